@@ -1,0 +1,166 @@
+//! Artifacts on the coordinator's side: opened, understood and hashed with `pread`, never mapped here; and
+//! watched, because the file behind a mapping can be changed by anybody.
+
+use std::fmt;
+use std::fs::{File, Metadata};
+use std::io::Seek;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use forkyard_shared::artifact::{self, Format, Layout};
+use forkyard_shared::digest::Digest;
+use forkyard_shared::mapping;
+use forkyard_shared::protocol::ArtifactSetup;
+
+use crate::manifest::ArtifactEntry;
+use crate::store::DigestMemo;
+
+/// An artifact that was found to be what its name says.
+pub(crate) struct OpenArtifact {
+    pub entry: ArtifactEntry,
+    pub layout: Layout,
+    pub bytes: u64,
+    /// What is mapped: the file, or a sealed copy of it.
+    file: File,
+    table: Option<File>,
+    seen: Metadata,
+}
+
+/// An artifact that cannot be used.
+#[derive(Debug)]
+pub struct ArtifactProblem {
+    name: String,
+    path: PathBuf,
+    reason: String,
+}
+
+impl fmt::Display for ArtifactProblem {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "artifact \"{}\" ({}): {}", self.name, self.path.display(), self.reason)
+    }
+}
+
+impl std::error::Error for ArtifactProblem {}
+
+impl ArtifactProblem {
+    pub(crate) fn of(entry: &ArtifactEntry, reason: impl fmt::Display) -> ArtifactProblem {
+        ArtifactProblem { name: entry.name.clone(), path: entry.path.clone(), reason: reason.to_string() }
+    }
+}
+
+impl OpenArtifact {
+    /// Opens an artifact and reads what its bytes mean.
+    pub fn open(entry: &ArtifactEntry) -> Result<OpenArtifact, ArtifactProblem> {
+        let problem = |reason: &dyn fmt::Display| ArtifactProblem::of(entry, reason);
+        let mut file = File::open(&entry.path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => problem(&"there is no such file"),
+            _ => problem(&error),
+        })?;
+        let seen = file.metadata().map_err(|error| problem(&error))?;
+        if seen.is_dir() {
+            return Err(problem(&"is a directory, not a file"));
+        }
+        if !seen.is_file() {
+            return Err(problem(&"is not a regular file, so it cannot be mapped"));
+        }
+        if entry.pin {
+            file = mapping::sealed_copy("forkyard-artifact", &file).map_err(|error| problem(&error))?;
+            file.rewind().map_err(|error| problem(&error))?;
+        }
+        let bytes = file.metadata().map_err(|error| problem(&error))?.len();
+        let (layout, table) = read_layout(entry, &file, bytes).map_err(|error| problem(&error))?;
+        let table = table.map(|table| mapping::sealed_copy("forkyard-table", &table[..])).transpose();
+        let table = table.map_err(|error| problem(&error))?;
+        Ok(OpenArtifact { entry: entry.clone(), layout, bytes, file, table, seen })
+    }
+
+    /// Its digest, remembered if possible.
+    pub fn digest(&self, memo: &mut DigestMemo) -> Result<Digest, ArtifactProblem> {
+        memo.digest(&self.file).map_err(|error| ArtifactProblem::of(&self.entry, error))
+    }
+
+    /// Whether its digest is remembered from an earlier run.
+    pub fn digest_is_known(&self, memo: &DigestMemo) -> bool {
+        memo.knows(&self.file)
+    }
+
+    /// The fields of its `artifact_mapped` event.
+    pub fn event(&self, digest: Digest) -> serde_json::Value {
+        let (format, shape, dtype) = match &self.layout {
+            Layout::Raw => ("raw", None, None),
+            Layout::Npy(shape) if shape.one_dimensional => {
+                ("npy", Some(vec![shape.rows]), Some(shape.dtype.name()))
+            }
+            Layout::Npy(shape) => ("npy", Some(vec![shape.rows, shape.cols]), Some(shape.dtype.name())),
+            Layout::Jsonl(records) => ("jsonl", Some(vec![records.records]), None),
+        };
+        serde_json::json!({ "name": self.entry.name, "format": format, "bytes": self.bytes, "sha256": digest.to_hex(), "shape": shape, "dtype": dtype })
+    }
+
+    /// What the zygote needs to map it.
+    pub fn setup(&self) -> std::io::Result<(ArtifactSetup, Vec<OwnedFd>)> {
+        let setup = ArtifactSetup {
+            name: self.entry.name.clone(),
+            path: std::path::absolute(&self.entry.path)?.to_string_lossy().into_owned(),
+            pinned: self.entry.pin,
+            layout: self.layout.clone(),
+        };
+        let fds = [Some(&self.file), self.table.as_ref()].into_iter().flatten();
+        Ok((setup, fds.map(|file| file.try_clone().map(OwnedFd::from)).collect::<Result<_, _>>()?))
+    }
+
+    /// A way to ask later whether the mapped file is still as it was when it was opened. (Another file
+    /// under the same name does not matter: the mapping is of this one.)
+    pub fn watch(&self) -> std::io::Result<impl Fn() -> bool + Send + use<>> {
+        let (file, seen, pinned) = (self.file.try_clone()?, self.seen.clone(), self.entry.pin);
+        Ok(move || pinned || file.metadata().is_ok_and(|now| same(&now, &seen)))
+    }
+
+    /// One line about what it is.
+    pub fn describe(&self) -> String {
+        match &self.layout {
+            Layout::Raw => format!("raw, {}", crate::text::bytes(self.bytes)),
+            Layout::Npy(shape) if shape.one_dimensional => {
+                format!("npy, {} x {}, {}", shape.rows, shape.dtype.name(), crate::text::bytes(self.bytes))
+            }
+            Layout::Npy(shape) => {
+                format!(
+                    "npy, {} rows x {} {}, {}",
+                    shape.rows,
+                    shape.cols,
+                    shape.dtype.name(),
+                    crate::text::bytes(self.bytes)
+                )
+            }
+            Layout::Jsonl(records) => {
+                format!(
+                    "jsonl, {} records, {} keys, {}",
+                    records.records,
+                    records.keyed,
+                    crate::text::bytes(self.bytes)
+                )
+            }
+        }
+    }
+}
+
+fn same(now: &Metadata, seen: &Metadata) -> bool {
+    let what = |m: &Metadata| (m.size(), m.mtime(), m.mtime_nsec(), m.ino(), m.dev());
+    what(now) == what(seen)
+}
+
+fn read_layout(
+    entry: &ArtifactEntry,
+    file: &File,
+    bytes: u64,
+) -> Result<(Layout, Option<Vec<u8>>), artifact::ArtifactError> {
+    Ok(match entry.format {
+        Format::Raw => (Layout::Raw, None),
+        Format::Npy => (Layout::Npy(artifact::read_npy(file, bytes)?), None),
+        Format::Jsonl => {
+            let (table, layout) = artifact::index_jsonl(file, bytes, &entry.key)?;
+            (Layout::Jsonl(layout), Some(table))
+        }
+    })
+}

@@ -1,0 +1,189 @@
+//! What was typed. Touches no file.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::report::EventsWanted;
+use crate::run::MaxFailures;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0         every node is done: it ran, or its result was in the store
+  1         some nodes failed, timed out or are blocked
+  2         the command line or the manifest is wrong; nothing ran
+  3         an artifact is missing, malformed or changed
+  4         the store is unusable: disk full, damaged, or locked by a live run
+  5         the system refuses the processes
+  70        a bug in forkyard, or its zygote was killed
+  130, 143  interrupted";
+
+/// Map large files once, fork workers onto them, run a DAG of nodes, keep every result.
+#[derive(Parser)]
+#[command(name = "forkyard", version, after_help = EXIT_CODES)]
+pub(super) struct Args {
+    /// Where results are kept
+    #[arg(long, global = true, value_name = "DIR", default_value = ".forkyard")]
+    pub store: PathBuf,
+
+    /// When to use colours (NO_COLOR is respected)
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: Color,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Run what is not in the store yet
+    Run(Run),
+    /// List the runs of a store, newest last
+    Runs {
+        /// As JSON, one run a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// How a run stands: counts, failures, loss window
+    Status {
+        /// The run's number (default: the newest)
+        run: Option<u64>,
+        /// As one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// What a node's command wrote to stderr
+    Logs {
+        /// The run's number, or the node
+        #[arg(value_name = "[RUN] NODE")]
+        run_or_node: String,
+        #[arg(hide = true)]
+        node: Option<String>,
+    },
+    /// List and read results
+    Results {
+        #[command(subcommand)]
+        command: ResultsCommand,
+    },
+    /// Look at files that can be artifacts
+    Artifact {
+        #[command(subcommand)]
+        command: ArtifactCommand,
+    },
+    /// Write a completion script for a shell
+    Completions { shell: clap_complete::Shell },
+    /// Write the manual page
+    Man,
+}
+
+#[derive(clap::Args)]
+pub(super) struct Run {
+    /// The manifest: TOML or JSON Lines, plain, gzip or zstd; `-` is standard input
+    pub manifest: PathBuf,
+    /// How many worker processes; auto: one a core
+    #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = workers)]
+    pub workers: WorkerCount,
+    /// Only these nodes and what they need
+    #[arg(long, value_name = "NODE", num_args = 1..)]
+    pub only: Vec<String>,
+    /// Run these nodes even if their results are stored
+    #[arg(long, value_name = "NODE", num_args = 1..)]
+    pub refresh: Vec<String>,
+    /// When a node fails, run on with everything that does not need it
+    #[arg(long)]
+    pub keep_going: bool,
+    /// Keep going until more than so many nodes, or per cent of them, have failed
+    #[arg(long, value_name = "N|P%", value_parser = max_failures)]
+    pub max_failures: Option<MaxFailures>,
+    /// List what would run, one node a line, and run nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Events as JSON on stdout, one a line
+    #[arg(long)]
+    pub json: bool,
+    /// Which node_finished events --json writes
+    #[arg(long, value_name = "WHICH", default_value = "failures")]
+    pub events: EventsWanted,
+    /// No progress and no summary
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// Write a Chrome trace (chrome://tracing, Perfetto): a track a worker
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub(super) enum ResultsCommand {
+    /// List nodes with their results: outcome, size, digest
+    Ls {
+        /// The run's number (default: the newest)
+        #[arg(long)]
+        run: Option<u64>,
+        /// As JSON, one node a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a node's result to stdout
+    Cat {
+        node: String,
+        /// The run's number (default: the newest that has the node)
+        #[arg(long)]
+        run: Option<u64>,
+    },
+}
+
+#[derive(Subcommand)]
+pub(super) enum ArtifactCommand {
+    /// What a file is: format, shape, size, digest
+    Info {
+        file: PathBuf,
+        /// raw, npy or jsonl (default: by the suffix)
+        #[arg(long)]
+        format: Option<String>,
+        /// As one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, ValueEnum)]
+pub(super) enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+impl Color {
+    /// Tells the progress bar, which decides by terminal and NO_COLOR otherwise.
+    pub fn apply(self) {
+        match self {
+            Color::Auto => {}
+            Color::Always => console::set_colors_enabled_stderr(true),
+            Color::Never => console::set_colors_enabled_stderr(false),
+        }
+    }
+}
+
+/// `None`: as many as there are cores.
+#[derive(Clone, Copy)]
+pub(super) struct WorkerCount(pub Option<usize>);
+
+fn workers(text: &str) -> Result<WorkerCount, String> {
+    if text == "auto" {
+        return Ok(WorkerCount(None));
+    }
+    let count = text.parse().ok().filter(|n| (1..=10_000).contains(n));
+    count.map(|n| WorkerCount(Some(n))).ok_or_else(|| "expected auto or a number from 1 to 10000".into())
+}
+
+fn max_failures(text: &str) -> Result<MaxFailures, String> {
+    let wrong = || "expected a number like 10 or a percentage like 5%".to_string();
+    match text.strip_suffix('%') {
+        Some(percent) => {
+            let percent = percent.parse().ok().filter(|p| (0.0..=100.0).contains(p));
+            percent.map(MaxFailures::Percent).ok_or_else(wrong)
+        }
+        None => text.parse().map(MaxFailures::Count).map_err(|_| wrong()),
+    }
+}

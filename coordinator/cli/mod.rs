@@ -1,0 +1,63 @@
+//! The command line: what was typed, what it means, what comes out and the exit code.
+
+mod args;
+mod artifact;
+mod exit;
+mod logs;
+mod results;
+mod run;
+mod runs;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use crate::init::Runtime;
+use args::{Args, ArtifactCommand, Command, ResultsCommand};
+use exit::Exit;
+
+/// Runs the `forkyard` command with this process's arguments. [`crate::init`] must have been called.
+pub fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            error.print().ok();
+            return if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    args.color.apply();
+    let runtime = match Runtime::get() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("forkyard: {error}");
+            return Exit::Bug.into();
+        }
+    };
+    let store = args.store.as_path();
+    let exit = match args.command {
+        Command::Run(run) => run::run(&run, store, runtime),
+        Command::Runs { json } => runs::list(store, json),
+        Command::Status { run, json } => runs::status(store, run, json),
+        Command::Logs { run_or_node, node } => logs::logs(store, &run_or_node, node.as_deref()),
+        Command::Results { command } => match command {
+            ResultsCommand::Ls { run, json } => results::ls(store, run, json),
+            ResultsCommand::Cat { node, run } => results::cat(store, &node, run),
+        },
+        Command::Artifact { command: ArtifactCommand::Info { file, format, json } } => {
+            artifact::info(&file, format.as_deref(), json)
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Args::command(), "forkyard", &mut std::io::stdout());
+            Ok(Exit::Ok)
+        }
+        Command::Man => exit::printed(clap_mangen::Man::new(Args::command()).render(&mut std::io::stdout())),
+    };
+    runtime.end();
+    match exit {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            eprintln!("forkyard: {}", failure.message);
+            failure.exit.into()
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! `forkyard results`: read while a run may be going on, without disturbing it.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::exit::{Exit, Failure, printed};
+use super::runs::{find, outcomes};
+use crate::store::{JournalEntry, Layout, Lock, Place, Reader, Record, StoreError, list_runs};
+use crate::text;
+
+pub(super) fn ls(store: &Path, run: Option<u64>, as_json: bool) -> Result<Exit, Failure> {
+    let run = find(store, run)?;
+    let reader = Reader::look(&Layout::new(store))?;
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let lines = outcomes(&run).into_values().map(|entry| {
+        let record = entry.key.and_then(|key| reader.lookup(key));
+        if as_json { json_line(&entry, record.as_ref()) } else { text_line(&entry, record.as_ref()) }
+    });
+    printed(lines.into_iter().try_for_each(|line| writeln!(out, "{line}")).and_then(|()| out.flush()))
+}
+
+fn json_line(entry: &JournalEntry, record: Option<&Record>) -> String {
+    json!({
+        "v": 1,
+        "node": entry.node,
+        "outcome": entry.outcome.word(),
+        "bytes": record.map(|record| record.len),
+        "digest": record.map(|record| record.digest.to_hex()),
+        "duration_s": record.map(|record| record.duration_us as f64 / 1e6),
+        "run": record.map(|record| record.run),
+        "error": entry.error,
+    })
+    .to_string()
+}
+
+fn text_line(entry: &JournalEntry, record: Option<&Record>) -> String {
+    let about = match (record, &entry.error) {
+        (Some(record), _) => {
+            let took = text::duration(Duration::from_micros(record.duration_us));
+            format!("{:>10}  {:>9}  {}", text::bytes(record.len), took, &record.digest.to_hex()[..16])
+        }
+        (None, Some(error)) => error.lines().next().unwrap_or_default().into(),
+        (None, None) => String::new(),
+    };
+    format!("{:<9}  {:<30}  {about}", entry.outcome.word(), entry.node)
+}
+
+pub(super) fn cat(store: &Path, node: &str, run: Option<u64>) -> Result<Exit, Failure> {
+    let layout = Layout::new(store);
+    let reader = Reader::look(&layout)?;
+    let runs = match run {
+        Some(_) => vec![find(store, run)?],
+        None => list_runs(store),
+    };
+    let Some((run, entry)) = runs.iter().rev().find_map(|run| Some((run, outcomes(run).remove(node)?)))
+    else {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("no run of store {} knows a node `{node}`", store.display()),
+        ));
+    };
+    let Some(key) = entry.key else {
+        let error = entry.error.unwrap_or_default();
+        return Err(Failure::new(
+            Exit::NodesFailed,
+            format!("node `{node}` has no result: in run {} it {}: {error}", run.id, entry.outcome.word()),
+        ));
+    };
+    let gone = || {
+        Failure::new(
+            Exit::Store,
+            format!(
+                "the result of `{node}` is not in the store any more; run its manifest again to compute it"
+            ),
+        )
+    };
+    let record = reader.lookup(key).ok_or_else(gone)?;
+    let bytes = reader.read(&record).map_err(|error| damaged(&layout, &record, error))?;
+    let mut out = std::io::stdout().lock();
+    printed(out.write_all(&bytes).and_then(|()| out.flush()))
+}
+
+/// Nobody is to read a damaged blob again: it goes into quarantine, unless a run is using the store, which
+/// will do so itself.
+fn damaged(layout: &Layout, record: &Record, error: StoreError) -> Failure {
+    let moved = record.place == Place::File
+        && Lock::take(&layout.lock_path()).is_ok_and(|_lock| layout.quarantine(record.digest).is_ok());
+    let next = if moved {
+        "it is in quarantine now; run the manifest again to compute it"
+    } else {
+        "run the manifest with --refresh NODE to compute it again"
+    };
+    Failure::new(Exit::Store, format!("{error}; {next}"))
+}

@@ -1,0 +1,103 @@
+//! `forkyard run`.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use super::args::Run;
+use super::exit::{Exit, Failure, printed};
+use crate::dry_run::dry_run;
+use crate::init::Runtime;
+use crate::report::ReportOptions;
+use crate::run::{Ending, RunError, RunOptions, RunResult};
+use crate::text;
+
+pub(super) fn run(args: &Run, store: &Path, runtime: &Runtime) -> Result<Exit, Failure> {
+    let options = RunOptions {
+        manifest: args.manifest.clone(),
+        store: store.into(),
+        workers: args.workers.0,
+        only: args.only.clone(),
+        refresh: args.refresh.clone(),
+        keep_going: args.keep_going,
+        max_failures: args.max_failures,
+        report: ReportOptions {
+            json: args.json,
+            events: args.events,
+            quiet: args.quiet,
+            trace: args.trace.clone(),
+        },
+    };
+    if args.dry_run {
+        let dry = dry_run(&options, runtime.ops())?;
+        eprintln!(
+            "{} would run, {} cached",
+            text::plural(dry.to_run.len(), "node"),
+            text::count(dry.cached as u64)
+        );
+        let mut out = std::io::stdout().lock();
+        return printed(dry.to_run.iter().try_for_each(|node| writeln!(out, "{node}")));
+    }
+    let result = crate::run::run(&options, runtime)?;
+    if !args.quiet {
+        eprintln!("{}", summary(&result, store));
+    }
+    exit(result)
+}
+
+fn exit(result: RunResult) -> Result<Exit, Failure> {
+    if let Some(error) = result.error {
+        let full = matches!(&error, RunError::Store(_));
+        return match result.ending {
+            Ending::StoreFull(_) if !full => Ok(Exit::Store),
+            _ => Err(error.into()),
+        };
+    }
+    let summary = result.summary;
+    Ok(match result.ending {
+        Ending::Interrupted(signal) => Exit::Interrupted(signal),
+        Ending::ArtifactChanged(_) => Exit::Artifact,
+        Ending::StoreFull(why) => {
+            let message = format!(
+                "the store's disk is full: {why}; what is committed stays, make room and run again to go on"
+            );
+            return Err(Failure::new(Exit::Store, message));
+        }
+        Ending::Complete if summary.ran + summary.cached + summary.skipped == summary.nodes => Exit::Ok,
+        Ending::Complete => Exit::NodesFailed,
+    })
+}
+
+fn summary(result: &RunResult, store: &Path) -> String {
+    let summary = &result.summary;
+    let counts = [
+        ("ran", summary.ran),
+        ("cached", summary.cached),
+        ("failed", summary.failed),
+        ("timed out", summary.timed_out),
+        ("blocked", summary.blocked),
+        ("cancelled", summary.cancelled),
+    ];
+    let words: Vec<String> = counts
+        .iter()
+        .filter(|(word, count)| *count > 0 || *word == "ran" || *word == "cached")
+        .map(|(word, count)| format!("{} {word}", text::count(*count)))
+        .collect();
+    let wall = Duration::from_secs_f64(summary.wall_s);
+    let mut out = format!(
+        "run {}: {}: {} in {}",
+        result.run,
+        text::plural(summary.nodes as usize, "node"),
+        words.join(", "),
+        text::duration(wall)
+    );
+    if summary.artifact_bytes > 0 {
+        let private = text::bytes(summary.peak_private_bytes);
+        out += &format!("\nartifacts: {} once for all workers", text::bytes(summary.artifact_bytes));
+        if summary.peak_private_bytes > 0 {
+            out += &format!("; the workers' own memory: {private} at the most");
+        }
+    }
+    out += &format!("\n{} new in {}", text::plural(summary.durable as usize, "result"), store.display());
+    out
+}

@@ -1,0 +1,122 @@
+//! `forkyard runs` and `forkyard status`: read from the run's directory, without a lock, while it may be going
+//! on.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::exit::{Exit, Failure, printed};
+use crate::store::{
+    JournalEntry, Layout, Outcome, RunDir, RunHeader, StoreError, holder, list_runs, read_journal,
+};
+use crate::text;
+
+/// What became of each node of a run, by id; the last entry of a node counts.
+pub(super) fn outcomes(run: &RunDir) -> BTreeMap<String, JournalEntry> {
+    let mut nodes = BTreeMap::new();
+    // A run that was killed before its first commit has no journal.
+    read_journal(&run.journal_path(), |entry| drop(nodes.insert(entry.node.clone(), entry))).ok();
+    nodes
+}
+
+/// The run of this number, or the newest.
+pub(super) fn find(store: &Path, run: Option<u64>) -> Result<RunDir, Failure> {
+    let mut runs = list_runs(store);
+    if runs.is_empty() {
+        return Err(StoreError::Missing(store.into()).into());
+    }
+    match run {
+        None => Ok(runs.pop().expect("there is one")),
+        Some(id) => runs.into_iter().find(|run| run.id == id).ok_or_else(|| {
+            Failure::new(
+                Exit::Usage,
+                format!("store {} has no run {id}; `forkyard runs` lists them", store.display()),
+            )
+        }),
+    }
+}
+
+fn state(store: &Path, run: &RunDir, header: &RunHeader) -> &'static str {
+    let alive = || {
+        let holds = holder(&Layout::new(store).lock_path()) == Some(header.pid);
+        holds && Path::new("/proc").join(header.pid.to_string()).exists()
+    };
+    match run.summary() {
+        Some(summary) if summary.ran + summary.cached == summary.nodes => "done",
+        Some(summary) if summary.cancelled > 0 && summary.failed + summary.timed_out == 0 => "stopped",
+        Some(_) => "failed",
+        None if alive() => "running",
+        None => "killed",
+    }
+}
+
+pub(super) fn list(store: &Path, as_json: bool) -> Result<Exit, Failure> {
+    find(store, None)?;
+    let mut out = std::io::stdout().lock();
+    let mut lines = Vec::new();
+    for run in list_runs(store) {
+        let Some(header) = run.header() else { continue };
+        let summary = run.summary().unwrap_or_default();
+        let state = state(store, &run, &header);
+        lines.push(if as_json {
+            json!({ "v": 1, "run": run.id, "manifest": header.manifest, "name": header.name, "state": state,
+                "started": header.started, "nodes": header.nodes, "ran": summary.ran, "cached": summary.cached,
+                "failed": summary.failed + summary.timed_out, "durable": summary.durable, "wall_s": summary.wall_s })
+            .to_string()
+        } else {
+            format!(
+                "{:>5}  {:<8}  {:>9} nodes  {:>9} ran  {:>9} cached  {:>7} failed  {:>9} new  {}",
+                run.id, state, text::count(header.nodes), text::count(summary.ran), text::count(summary.cached),
+                text::count(summary.failed + summary.timed_out), text::count(summary.durable), header.manifest
+            )
+        });
+    }
+    printed(lines.iter().try_for_each(|line| writeln!(out, "{line}")))
+}
+
+pub(super) fn status(store: &Path, run: Option<u64>, as_json: bool) -> Result<Exit, Failure> {
+    let run = find(store, run)?;
+    let header = run
+        .header()
+        .ok_or_else(|| Failure::new(Exit::Store, format!("{} is damaged", run.path.display())))?;
+    let nodes = outcomes(&run);
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    for entry in nodes.values() {
+        *counts.entry(entry.outcome.word()).or_default() += 1;
+    }
+    let failures: Vec<&JournalEntry> =
+        nodes.values().filter(|entry| matches!(entry.outcome, Outcome::Failed | Outcome::TimedOut)).collect();
+    let state = state(store, &run, &header);
+    let mut out = std::io::stdout().lock();
+    if as_json {
+        let failures: Vec<_> = failures.iter().map(|e| json!({ "node": e.node, "outcome": e.outcome.word(), "attempt": e.attempt, "error": e.error })).collect();
+        let status = json!({ "v": 1, "run": run.id, "state": state, "manifest": header.manifest, "nodes": header.nodes,
+            "workers": header.workers, "pid": header.pid, "started": header.started, "commit": header.commit,
+            "counts": counts, "failures": failures });
+        return printed(writeln!(out, "{status}"));
+    }
+    let mut lines = vec![
+        format!("run {} is {state}: {}", run.id, header.manifest),
+        format!(
+            "{} of {} are settled",
+            text::count(nodes.len() as u64),
+            text::plural(header.nodes as usize, "node")
+        ),
+        format!("durable: {}", header.commit),
+    ];
+    lines.extend(counts.iter().map(|(word, count)| format!("  {word:<10} {}", text::count(*count))));
+    for entry in failures {
+        let took = text::duration(Duration::from_micros(entry.duration_us));
+        let error = entry.error.as_deref().unwrap_or_default();
+        lines.push(format!(
+            "{} {} in attempt {} after {took}: {error}",
+            entry.node,
+            entry.outcome.word(),
+            entry.attempt
+        ));
+    }
+    printed(lines.iter().try_for_each(|line| writeln!(out, "{line}")))
+}

@@ -1,0 +1,214 @@
+//! The node key: SHA-256 over everything that a node can read. Same key, same result.
+//!
+//! The key is a walk over fields, each a tag, a length and bytes ([`Field`]); whoever wants to explain a
+//! key takes the same walk. What is in it is part of the store's format.
+
+use std::path::{Path, PathBuf};
+
+use forkyard_shared::digest::{Digest, Hasher};
+use forkyard_shared::ids::NodeId;
+use forkyard_shared::value::Kind;
+use forkyard_worker::Ops;
+
+use crate::plan::{Arg, Detail, Plan};
+use crate::store::DigestMemo;
+
+/// Changes when the meaning of the walk changes: then every key is new.
+const KEY_VERSION: u8 = 1;
+
+/// What a field of a key is. The numbers are part of the store's format.
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+enum Field {
+    Op = 1,
+    OpVersion = 2,
+    /// The id of a node whose only point is its effect: each is run.
+    Node = 3,
+    ParamName = 4,
+    ParamJson = 5,
+    /// Kind and digest of another node's result.
+    ParamResult = 6,
+    ArtifactName = 7,
+    ArtifactDigest = 8,
+    /// A file that the command line or `files` names: its word there, then its digest.
+    FileName = 9,
+    FileDigest = 10,
+    Salt = 11,
+    /// The key of a node that must come before, but whose result is not read. In order of keys.
+    Need = 12,
+}
+
+/// A finished node's result, as far as keys care.
+#[derive(Clone, Copy)]
+pub(crate) struct ResultId {
+    pub kind: Kind,
+    pub digest: Digest,
+}
+
+/// Makes keys.
+pub(crate) struct Keys<'a> {
+    plan: &'a Plan,
+    ops: &'a Ops,
+    artifacts: Vec<Digest>,
+    memo: DigestMemo,
+    /// Versions by op; the executable is hashed only if an op has no version of its own.
+    versions: Vec<Vec<u8>>,
+    /// Keys of nodes that have one.
+    keys: Vec<Digest>,
+}
+
+impl<'a> Keys<'a> {
+    /// For a plan whose artifacts have these digests.
+    ///
+    /// # Errors
+    /// When the executable cannot be read and an op needs its digest.
+    pub fn new(
+        plan: &'a Plan,
+        ops: &'a Ops,
+        artifacts: Vec<Digest>,
+        mut memo: DigestMemo,
+    ) -> std::io::Result<Keys<'a>> {
+        let mut build = None;
+        let mut versions = Vec::new();
+        for op in ops.ids() {
+            versions.push(match ops.version(op) {
+                Some(version) => version.to_le_bytes().to_vec(),
+                None if !plan.ops.contains(&op) => Vec::new(),
+                None => {
+                    if build.is_none() {
+                        build = Some(memo.digest(&std::fs::File::open("/proc/self/exe")?)?);
+                    }
+                    build.expect("set above").0.to_vec()
+                }
+            });
+        }
+        Ok(Keys { plan, ops, artifacts, memo, versions, keys: vec![Digest([0; 32]); plan.len()] })
+    }
+
+    /// The key of a node all of whose needs have theirs.
+    pub fn of(&self, node: NodeId) -> Digest {
+        self.keys[node.index()]
+    }
+
+    /// Makes the key of a node; `result` tells what the nodes returned whose results it reads.
+    ///
+    /// # Errors
+    /// When a file that it names cannot be read, or it reads a result that is not there.
+    pub fn make(
+        &mut self,
+        node: NodeId,
+        result: impl Fn(NodeId) -> Option<ResultId>,
+    ) -> Result<Digest, String> {
+        let mut hasher = Hasher::new();
+        hasher.update(&[KEY_VERSION]);
+        self.walk(node, result, |field, bytes| {
+            hasher.update(&[field as u8]);
+            hasher.update(&(bytes.len() as u32).to_le_bytes());
+            hasher.update(bytes);
+        })?;
+        let key = hasher.finish();
+        self.keys[node.index()] = key;
+        Ok(key)
+    }
+
+    fn walk(
+        &mut self,
+        node: NodeId,
+        result: impl Fn(NodeId) -> Option<ResultId>,
+        mut each: impl FnMut(Field, &[u8]),
+    ) -> Result<(), String> {
+        let plan = self.plan;
+        let op = plan.ops[node.index()];
+        let signature = self.ops.get(op).signature();
+        each(Field::Op, self.ops.name(op).as_bytes());
+        each(Field::OpVersion, &self.versions[op.index()]);
+        if signature.effect {
+            each(Field::Node, plan.name(node).as_bytes());
+        }
+        let mut read = Vec::new();
+        if let Some(detail) = plan.detail(node) {
+            for (name, arg) in &detail.params {
+                each(Field::ParamName, name.as_bytes());
+                match arg {
+                    Arg::Json(text) => each(Field::ParamJson, text.as_bytes()),
+                    Arg::Result(producer) => {
+                        read.push(*producer);
+                        let id = result(*producer).ok_or("BUG: a key before the results that it reads")?;
+                        let mut bytes = [id.kind.code(); 33];
+                        bytes[1..].copy_from_slice(&id.digest.0);
+                        each(Field::ParamResult, &bytes);
+                    }
+                }
+            }
+            for artifact in &detail.artifacts {
+                each(Field::ArtifactName, plan.artifacts[artifact.index()].name.as_bytes());
+                each(Field::ArtifactDigest, &self.artifacts[artifact.index()].0);
+            }
+            if signature.runs_command() {
+                for (word, digest) in files(detail, &mut self.memo)? {
+                    each(Field::FileName, word.as_bytes());
+                    each(Field::FileDigest, &digest.0);
+                }
+            }
+            if let Some(salt) = &detail.salt {
+                each(Field::Salt, salt.as_bytes());
+            }
+        }
+        let order_only = plan.graph.needs(node).iter().filter(|need| !read.contains(need));
+        let mut needs: Vec<Digest> = order_only.map(|need| self.keys[need.index()]).collect();
+        // By key, so that the order in which needs are written down does not matter.
+        needs.sort_unstable();
+        needs.iter().for_each(|need| each(Field::Need, &need.0));
+        Ok(())
+    }
+
+    /// Whether the key can be made before the node's needs are done: no result and no file is read, which
+    /// both may come into being only by then.
+    pub fn is_known_early(&self, node: NodeId) -> bool {
+        let command = || self.ops.get(self.plan.ops[node.index()]).signature().runs_command();
+        self.plan.results_of(node).next().is_none() && !(self.plan.detail(node).is_some() && command())
+    }
+
+    /// Remembers the digests that were computed.
+    pub fn save(&mut self) -> std::io::Result<()> {
+        self.memo.save()
+    }
+}
+
+/// Where relative paths of a command start.
+pub(crate) fn working_dir(detail: &Detail) -> PathBuf {
+    let cwd = json_param(detail, "cwd").and_then(|cwd| cwd.as_str().map(PathBuf::from));
+    let dir = cwd.map_or(detail.dir.clone(), |cwd| detail.dir.join(cwd));
+    std::path::absolute(&dir).unwrap_or(dir)
+}
+
+/// The files that a command's key covers: what `files` names, and every word of its command line that is
+/// the name of a regular file.
+fn files(detail: &Detail, memo: &mut DigestMemo) -> Result<Vec<(String, Digest)>, String> {
+    let Some(run) = json_param(detail, "run") else { return Ok(Vec::new()) };
+    let texts = |value: serde_json::Value| serde_json::from_value::<Vec<String>>(value).unwrap_or_default();
+    let dir = working_dir(detail);
+    let mut digest = |path: &Path| std::fs::File::open(path).and_then(|file| memo.digest(&file));
+    let mut found = Vec::new();
+    for word in texts(run) {
+        let path = dir.join(&word);
+        if !word.is_empty() && path.is_file() {
+            let digest = digest(&path).map_err(|error| format!("read {}: {error}", path.display()))?;
+            found.push((word, digest));
+        }
+    }
+    for word in json_param(detail, "files").map(texts).unwrap_or_default() {
+        let path = dir.join(&word);
+        let digest = digest(&path).map_err(|error| format!("`files` names {}: {error}", path.display()))?;
+        found.push((word, digest));
+    }
+    Ok(found)
+}
+
+fn json_param(detail: &Detail, name: &str) -> Option<serde_json::Value> {
+    let at = detail.params.binary_search_by(|(known, _)| known.as_str().cmp(name)).ok()?;
+    match &detail.params[at].1 {
+        Arg::Json(text) => serde_json::from_str(text).ok(),
+        Arg::Result(_) => None,
+    }
+}

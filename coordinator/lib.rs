@@ -1,0 +1,44 @@
+//! Forkyard maps each large read-only artifact once, forks a pool of workers onto that mapping, sends them
+//! the nodes of a DAG, and keeps every result in a content-addressed store.
+//!
+//! This crate is the coordinator: the event loop, the scheduler, the store and the command line. What the
+//! processes below it do is in `forkyard-worker`; what both sides agree on is in `forkyard-shared`.
+//!
+//! A program that brings ops of its own starts like `forkyard` itself does:
+//!
+//! ```no_run
+//! use forkyard::{Failed, Ops, Output, Task};
+//!
+//! fn main() -> std::process::ExitCode {
+//!     forkyard::init(Ops::standard().op("double", |task: &Task| -> Result<Output, Failed> {
+//!         let x: f64 = task.param("x")?;
+//!         Output::json(&(2.0 * x))
+//!     }));
+//!     forkyard::main()
+//! }
+//! ```
+
+mod artifacts;
+mod cli;
+mod cost;
+mod dry_run;
+mod engine;
+mod graph;
+mod init;
+mod key;
+mod manifest;
+mod names;
+mod places;
+mod plan;
+mod pool;
+mod report;
+mod run;
+mod schedule;
+mod store;
+mod sweep;
+mod text;
+mod timers;
+
+pub use cli::main;
+pub use forkyard_worker::{Failed, Op, Ops, Output, Task};
+pub use init::init;

@@ -1,0 +1,17 @@
+//! From the user's file to a checked plan. Everything that can be wrong with a manifest is found here,
+//! before anything runs, with its file, line and column.
+
+mod build;
+mod jsonl;
+mod load;
+mod node;
+mod problem;
+mod settings;
+mod source;
+mod tables;
+mod words;
+
+pub(crate) use load::load;
+pub use problem::ManifestError;
+pub(crate) use settings::{ArtifactEntry, OnFailure, Settings};
+pub(crate) use words::nearest;

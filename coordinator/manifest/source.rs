@@ -1,0 +1,162 @@
+//! A manifest's text, and the way back from a fault to its line and column. Nothing is remembered about
+//! places while a manifest is read: when there is a fault, the text is walked again.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde_json::value::RawValue;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::problem::{Fault, ManifestError, Problem, Step};
+
+/// One file of a manifest.
+pub(super) struct Source {
+    /// As the user would name it.
+    pub name: String,
+    pub text: String,
+    pub syntax: Syntax,
+}
+
+/// How a file is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Syntax {
+    Toml,
+    JsonLines,
+}
+
+impl Syntax {
+    /// By the name, else by the first character: no TOML line starts with a brace.
+    fn of(path: &Path, text: &str) -> Syntax {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.contains(".jsonl") || text.trim_start().starts_with('{') {
+            Syntax::JsonLines
+        } else {
+            Syntax::Toml
+        }
+    }
+}
+
+impl Source {
+    /// Reads a file, or standard input when `path` is `-`; gzip and zstd are recognised by content.
+    pub fn read(path: &Path) -> Result<Source, ManifestError> {
+        let unreadable = |error| ManifestError::Unreadable { path: path.into(), error };
+        let mut bytes = Vec::new();
+        if path == Path::new("-") {
+            std::io::stdin().read_to_end(&mut bytes).map_err(unreadable)?;
+        } else {
+            bytes = std::fs::read(path).map_err(unreadable)?;
+        }
+        let bytes = match bytes.as_slice() {
+            [0x1f, 0x8b, ..] => {
+                let mut plain = Vec::new();
+                flate2::read::MultiGzDecoder::new(&bytes[..]).read_to_end(&mut plain).map_err(unreadable)?;
+                plain
+            }
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => zstd::decode_all(&bytes[..]).map_err(unreadable)?,
+            _ => bytes,
+        };
+        let name = if path == Path::new("-") { "<stdin>".into() } else { path.display().to_string() };
+        match String::from_utf8(bytes) {
+            Ok(text) => Ok(Source { syntax: Syntax::of(path, &text), name, text }),
+            Err(error) => {
+                let at = error.utf8_error().valid_up_to();
+                let line = error.as_bytes()[..at].iter().filter(|b| **b == b'\n').count() + 1;
+                let message = "this is not UTF-8 text".into();
+                Err(ManifestError::Mistakes(vec![Problem { file: name, line, column: 1, message }]))
+            }
+        }
+    }
+
+    /// The directory that the file's own paths are relative to.
+    pub fn dir(path: &Path) -> PathBuf {
+        match path.parent() {
+            Some(dir) if path != Path::new("-") && !dir.as_os_str().is_empty() => dir.into(),
+            _ => PathBuf::from("."),
+        }
+    }
+
+    /// A problem at a byte of the text.
+    pub fn problem_at(&self, offset: usize, message: impl Into<String>) -> Problem {
+        let offset = (0..=offset.min(self.text.len())).rev().find(|i| self.text.is_char_boundary(*i));
+        let before = &self.text[..offset.unwrap_or(0)];
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        Problem {
+            file: self.name.clone(),
+            line: before.matches('\n').count() + 1,
+            column: before[line_start..].chars().count() + 1,
+            message: message.into(),
+        }
+    }
+
+    /// Where a fault of a node is; `at` is what the reader gave the builder: its number in TOML, its
+    /// first byte in JSON Lines.
+    pub fn node_problem(&self, at: usize, fault: Fault) -> Problem {
+        match self.syntax {
+            Syntax::Toml => self.toml_problem(&[Step::Key("node".into()), Step::Index(at)], fault),
+            Syntax::JsonLines => self.json_problem(at, fault),
+        }
+    }
+
+    /// Where a fault is in TOML; `prefix` leads to the table in which it was found.
+    pub fn toml_problem(&self, prefix: &[Step], fault: Fault) -> Problem {
+        let path: Vec<Step> = prefix.iter().cloned().chain(fault.path).collect();
+        let offset =
+            DeTable::parse(&self.text).map_or(0, |root| toml_offset(root.get_ref(), &path).unwrap_or(0));
+        self.problem_at(offset, fault.message)
+    }
+
+    /// Where a fault is in the JSON object that starts at byte `start`.
+    pub fn json_problem(&self, start: usize, fault: Fault) -> Problem {
+        let line = self.text[start..].lines().next().unwrap_or_default();
+        self.problem_at(start + json_offset(line, &fault.path), fault.message)
+    }
+}
+
+/// The byte at which the value at the end of `path` starts, or the last key on the way that exists.
+fn toml_offset(root: &DeTable, path: &[Step]) -> Option<usize> {
+    let (Step::Key(first), rest) = path.split_first()? else { return None };
+    let (key, mut value) = root.iter().find(|(key, _)| key.get_ref() == first)?;
+    let mut offset = if rest.is_empty() { key.span().start } else { value.span().start };
+    for (depth, step) in rest.iter().enumerate() {
+        let last = depth + 1 == rest.len();
+        let next: Option<(usize, &Spanned<DeValue>)> = match (step, value.get_ref()) {
+            (Step::Key(name), DeValue::Table(table)) => {
+                let found = table.iter().find(|(key, _)| key.get_ref() == name);
+                found.map(|(key, value)| (if last { key.span().start } else { value.span().start }, value))
+            }
+            (Step::Index(index), DeValue::Array(list)) => list.get(*index).map(|v| (v.span().start, v)),
+            _ => None,
+        };
+        let Some((start, inner)) = next else { break };
+        (offset, value) = (start, inner);
+    }
+    Some(offset)
+}
+
+fn json_offset(line: &str, path: &[Step]) -> usize {
+    let mut part = line;
+    let mut offset = 0;
+    for step in path {
+        let start_of = |inner: &str| inner.as_ptr() as usize - line.as_ptr() as usize;
+        match step {
+            Step::Key(name) => {
+                let Ok(fields) = serde_json::from_str::<std::collections::BTreeMap<String, &RawValue>>(part)
+                else {
+                    break;
+                };
+                let Some(value) = fields.get(name) else { break };
+                part = value.get();
+                // The key stands before its value: the last place where it is quoted.
+                offset = line[..start_of(part)].rfind(&format!("\"{name}\"")).unwrap_or(start_of(part));
+            }
+            Step::Index(index) => {
+                let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(part) else { break };
+                let Some(value) = items.get(*index) else { break };
+                part = value.get();
+                offset = start_of(part);
+            }
+        }
+    }
+    offset
+}

@@ -1,0 +1,138 @@
+//! What each worker has been given and not yet returned.
+
+use forkyard_shared::ids::{NodeId, WorkerId};
+use forkyard_shared::pulse::SLOTS;
+
+/// The place of a worker in the pool.
+#[derive(Default)]
+pub(crate) struct Place {
+    pub life: Life,
+    slots: [Option<Sent>; SLOTS],
+    /// The node for whose sake the worker is being killed.
+    pub killing: Option<NodeId>,
+    /// Deaths since a worker in this place last finished anything.
+    pub barren: u32,
+}
+
+/// Whether there is a worker in a place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// None.
+    #[default]
+    Empty,
+    /// Asked for; it can be sent batches already.
+    Asked,
+    /// It runs, with this process id.
+    Runs(u32),
+}
+
+/// A batch in a worker's hands.
+pub(crate) struct Sent {
+    pub number: u32,
+    /// In the order in which they are run; those before `next` have ended.
+    pub nodes: Vec<NodeId>,
+    next: usize,
+}
+
+impl Place {
+    /// A slot for another batch.
+    pub fn free_slot(&self) -> Option<usize> {
+        self.slots.iter().position(Option::is_none)
+    }
+
+    /// How many batches it holds.
+    pub fn batches(&self) -> usize {
+        self.slots.iter().flatten().count()
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.batches() == 0
+    }
+
+    pub fn sent(&mut self, slot: usize, number: u32, nodes: Vec<NodeId>) {
+        self.slots[slot] = Some(Sent { number, nodes, next: 0 });
+    }
+
+    /// The slots in use, with their batches, the older first.
+    pub fn in_use(&self) -> Vec<(usize, &Sent)> {
+        let mut used: Vec<_> =
+            self.slots.iter().enumerate().filter_map(|(i, s)| Some((i, s.as_ref()?))).collect();
+        used.sort_by_key(|(_, sent)| sent.number);
+        used
+    }
+
+    /// Takes the last `count` nodes of a batch away: they were not run.
+    pub fn shorten(&mut self, number: u32, count: usize) -> Vec<NodeId> {
+        let Some(slot) = self.slot_of(number) else { return Vec::new() };
+        let sent = self.slots[slot].as_mut().expect("it is in use");
+        let keep = sent.nodes.len().saturating_sub(count).max(sent.next);
+        let taken = sent.nodes.split_off(keep);
+        self.clear_if_done(slot);
+        taken
+    }
+
+    /// The worker ended the next node of a batch: whether that is the one expected.
+    pub fn ended(&mut self, number: u32, node: NodeId) -> bool {
+        let Some(slot) = self.slot_of(number) else { return false };
+        let sent = self.slots[slot].as_mut().expect("it is in use");
+        let expected = sent.nodes.get(sent.next) == Some(&node);
+        sent.next += usize::from(expected);
+        self.clear_if_done(slot);
+        expected
+    }
+
+    /// Everything that has not ended; the place is idle then.
+    pub fn abandon(&mut self) -> Vec<NodeId> {
+        let slots = std::mem::take(&mut self.slots);
+        slots.into_iter().flatten().flat_map(|sent| sent.nodes.into_iter().skip(sent.next)).collect()
+    }
+
+    /// Whether the node is in one of its batches and has not ended.
+    pub fn holds(&self, node: NodeId) -> bool {
+        self.slots.iter().flatten().any(|sent| sent.nodes[sent.next..].contains(&node))
+    }
+
+    fn slot_of(&self, number: u32) -> Option<usize> {
+        self.slots.iter().position(|slot| slot.as_ref().is_some_and(|sent| sent.number == number))
+    }
+
+    fn clear_if_done(&mut self, slot: usize) {
+        if self.slots[slot].as_ref().is_some_and(|sent| sent.next == sent.nodes.len()) {
+            self.slots[slot] = None;
+        }
+    }
+}
+
+/// The number of a place.
+pub(crate) fn ids(places: &[Place]) -> impl Iterator<Item = WorkerId> + use<> {
+    (0..places.len()).map(WorkerId::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_shrinks_from_both_ends() {
+        let mut place = Place::default();
+        place.sent(0, 9, [1, 2, 3].map(NodeId).to_vec());
+        assert!(!place.ended(9, NodeId(2)), "out of turn");
+        assert!(!place.ended(8, NodeId(1)), "no such batch");
+        assert!(place.ended(9, NodeId(1)));
+        assert_eq!(place.shorten(9, 1), [NodeId(3)]);
+        assert!(place.holds(NodeId(2)) && !place.holds(NodeId(1)));
+        assert!(place.ended(9, NodeId(2)));
+        assert!(place.is_idle());
+    }
+
+    #[test]
+    fn what_a_dead_worker_held_comes_back() {
+        let mut place = Place::default();
+        place.sent(0, 1, vec![NodeId(1), NodeId(2)]);
+        place.sent(1, 2, vec![NodeId(3)]);
+        assert_eq!(place.free_slot(), None);
+        assert!(place.ended(1, NodeId(1)));
+        assert_eq!(place.abandon(), [NodeId(2), NodeId(3)]);
+        assert!(place.is_idle());
+    }
+}

@@ -1,0 +1,236 @@
+//! The coordinator's side of the processes below it: starts the zygote, asks it to fork and to kill,
+//! sends batches, and receives everything in one inbox. Knows nothing of nodes beyond their numbers.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use forkyard_shared::codec::{self, Frame};
+use forkyard_shared::ids::WorkerId;
+use forkyard_shared::mapping::PulseBoard;
+use forkyard_shared::protocol::{ArtifactSetup, Setup, ToCoordinator, ToWorker, ToZygote, WorkerEnds};
+use forkyard_shared::pulse::Pulse;
+use forkyard_shared::sys;
+use forkyard_worker::zygote::Zygote;
+use ipc_channel::TryRecvError;
+use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+use parking_lot::Mutex;
+
+use crate::sweep;
+
+/// How long the coordinator looks for the next message before it sleeps.
+const SPIN: Duration = Duration::from_micros(30);
+
+/// What arrives.
+pub(crate) enum Event {
+    Message(ToCoordinator),
+    /// Ctrl-C, or a polite kill.
+    Signal(Signal),
+    /// The zygote is gone, and with it every worker.
+    ZygoteGone,
+}
+
+/// Blocks the signals that ask a run to end. Call before any other thread is started, so that all of them
+/// block them and [`Pool::watch_signals`] alone gets them.
+pub(crate) fn block_signals() -> io::Result<SigSet> {
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        signals.add(signal);
+    }
+    signals.thread_block()?;
+    Ok(signals)
+}
+
+/// Something one of our own threads wants the event loop to see.
+type Noticed = Arc<Mutex<Vec<Event>>>;
+
+/// The zygote and its workers.
+pub(crate) struct Pool {
+    pid: Pid,
+    control: Arc<OwnedFd>,
+    ends: IpcSender<WorkerEnds>,
+    inbox: IpcReceiver<Frame>,
+    wake: IpcSender<Frame>,
+    noticed: Noticed,
+    pulses: PulseBoard,
+    places: Vec<Option<IpcSender<Frame>>>,
+    /// In the environment of every command of the run.
+    token: String,
+    /// Every worker that ever ran.
+    workers: Vec<Pid>,
+}
+
+impl Pool {
+    /// Takes over a zygote, with room for so many workers.
+    pub fn new(zygote: Zygote, workers: usize) -> io::Result<Pool> {
+        prctl::set_child_subreaper(true)?;
+        let pool = Pool {
+            pid: zygote.pid,
+            control: Arc::new(zygote.control),
+            ends: zygote.ends,
+            inbox: zygote.inbox,
+            wake: zygote.wake,
+            noticed: Noticed::default(),
+            pulses: PulseBoard::new(workers)?,
+            places: (0..workers).map(|_| None).collect(),
+            token: random_token()?,
+            workers: Vec::new(),
+        };
+        pool.watch_zygote()?;
+        Ok(pool)
+    }
+
+    /// The zygote says that this worker runs.
+    pub fn note_worker(&mut self, pid: u32) {
+        self.workers.push(Pid::from_raw(pid as i32));
+    }
+
+    /// Random, and in the environment of every command of this run.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// Hands the zygote what every worker is to know; it maps the artifacts and answers
+    /// [`FromZygote::Ready`] into the inbox.
+    pub fn set_up(
+        &self,
+        setup: Setup,
+        lock: &impl AsFd,
+        artifacts: Vec<(ArtifactSetup, Vec<OwnedFd>)>,
+    ) -> io::Result<()> {
+        self.tell(&ToZygote::Setup(setup), &[lock.as_fd(), self.pulses.file().as_fd()])?;
+        for (artifact, fds) in artifacts {
+            let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
+            self.tell(&ToZygote::Artifact(artifact), &fds)?;
+        }
+        self.tell(&ToZygote::Attach, &[])
+    }
+
+    /// Asks for a worker in this place; [`FromZygote::Forked`] tells that it runs.
+    pub fn fork(&mut self, worker: WorkerId) -> io::Result<()> {
+        let (sender, inbox) = ipc::channel()?;
+        self.pulses.page(worker.index()).reset();
+        // First the channel, then the command that makes the zygote look for it.
+        self.ends.send(WorkerEnds { inbox }).map_err(|error| io::Error::other(error.to_string()))?;
+        self.tell(&ToZygote::Fork(worker), &[])?;
+        self.places[worker.index()] = Some(sender);
+        Ok(())
+    }
+
+    /// Asks for the death of a worker and of everything below it; [`FromZygote::Died`] tells of it.
+    pub fn kill(&self, worker: WorkerId) {
+        // A zygote that cannot be told is gone, and the worker with it.
+        self.tell(&ToZygote::Kill(worker), &[]).ok();
+    }
+
+    /// Sends a batch. One that cannot be sent is lost with its worker, whose death will be told.
+    pub fn send(&self, worker: WorkerId, batch: ToWorker) {
+        let slot = usize::from(batch.slot);
+        self.pulse(worker).offer(slot, batch.number, batch.tasks.len() as u16);
+        if let Some(sender) = &self.places[worker.index()] {
+            sender.send(Frame(codec::encode(&batch))).ok();
+        }
+    }
+
+    /// What a worker is doing.
+    pub fn pulse(&self, worker: WorkerId) -> &Pulse {
+        self.pulses.page(worker.index())
+    }
+
+    /// Waits for the next event, at most until `limit` from now.
+    pub fn next(&self, limit: Option<Duration>) -> Result<Option<Event>, String> {
+        let start = std::time::Instant::now();
+        let frame = loop {
+            match self.inbox.try_recv() {
+                Ok(frame) => break frame,
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::IpcError(error)) => return Err(format!("receive from the pool: {error}")),
+            }
+            let waited = start.elapsed();
+            if limit.is_some_and(|limit| waited >= limit) {
+                return Ok(None);
+            }
+            if waited > SPIN {
+                // Whole milliseconds are what the kernel is asked to wait; round up, else the last
+                // fraction would be spent spinning.
+                let rest = limit.map_or(Duration::from_secs(3600), |limit| limit - waited)
+                    + Duration::from_micros(999);
+                match self.inbox.try_recv_timeout(rest) {
+                    Ok(frame) => break frame,
+                    Err(TryRecvError::Empty) => return Ok(None),
+                    Err(TryRecvError::IpcError(error)) => {
+                        return Err(format!("receive from the pool: {error}"));
+                    }
+                }
+            }
+        };
+        match codec::decode(&frame.0) {
+            Ok(ToCoordinator::Wake) => {
+                let mut noticed = self.noticed.lock();
+                let event =
+                    if noticed.is_empty() { Event::Message(ToCoordinator::Wake) } else { noticed.remove(0) };
+                Ok(Some(event))
+            }
+            Ok(message) => Ok(Some(Event::Message(message))),
+            Err(error) => Err(format!("a message from the pool makes no sense: {error}")),
+        }
+    }
+
+    /// Something with which another thread makes the event loop look up.
+    pub fn waker(&self) -> impl Fn() + Send + 'static {
+        let wake = self.wake.clone();
+        move || drop(wake.send(Frame(codec::encode(&ToCoordinator::Wake))))
+    }
+
+    /// From now on the signals that [`block_signals`] blocked come as events.
+    pub fn watch_signals(&self, signals: SigSet) -> io::Result<()> {
+        let (noticed, wake) = (self.noticed.clone(), self.waker());
+        std::thread::Builder::new().name("signals".into()).spawn(move || {
+            while let Ok(signal) = signals.wait() {
+                noticed.lock().push(Event::Signal(signal));
+                wake();
+            }
+        })?;
+        Ok(())
+    }
+
+    /// The zygote holds the only other end of this socket: its end of file is the zygote's end.
+    fn watch_zygote(&self) -> io::Result<()> {
+        let (control, noticed, wake) = (self.control.clone(), self.noticed.clone(), self.waker());
+        std::thread::Builder::new().name("zygote watch".into()).spawn(move || {
+            while let Ok(Some(_)) = sys::receive_packet(&control) {}
+            noticed.lock().push(Event::ZygoteGone);
+            wake();
+        })?;
+        Ok(())
+    }
+
+    /// The zygote is gone: ends what it could not end any more, and waits for that.
+    pub fn bury_zygote(&mut self) {
+        waitpid(self.pid, Some(WaitPidFlag::empty())).ok();
+        sweep::kill_adopted(&self.token, &self.workers);
+    }
+
+    fn tell(&self, message: &ToZygote, fds: &[std::os::fd::BorrowedFd]) -> io::Result<()> {
+        sys::send_packet(&self.control, &codec::encode(message), fds)
+    }
+}
+
+impl Drop for Pool {
+    /// Ends the zygote and waits until everything below it is gone.
+    fn drop(&mut self) {
+        kill(self.pid, Signal::SIGTERM).ok();
+        waitpid(self.pid, Some(WaitPidFlag::empty())).ok();
+    }
+}
+
+fn random_token() -> io::Result<String> {
+    let mut bytes = [0; 16];
+    io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,56 @@
+//! `--json`: one event a line on stdout.
+
+use std::io::Write;
+use std::time::Instant;
+
+use serde_json::{Map, Value};
+
+/// Which `node_finished` events are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum EventsWanted {
+    /// Those of all nodes.
+    All,
+    /// Those of nodes that did not get a result.
+    Failures,
+    /// None.
+    None,
+}
+
+/// The version of the events' format.
+const VERSION: u64 = 1;
+
+/// Writes events.
+pub(super) struct Events {
+    start: Instant,
+    out: std::io::BufWriter<std::io::Stdout>,
+}
+
+impl Events {
+    pub fn new(start: Instant) -> Events {
+        Events { start, out: std::io::BufWriter::new(std::io::stdout()) }
+    }
+
+    /// Writes one event; its fields follow `v`, `event` and `t`. Fields that are null are left out.
+    pub fn write(&mut self, event: &str, fields: Value) {
+        let mut line = Map::new();
+        line.insert("v".into(), VERSION.into());
+        line.insert("event".into(), event.into());
+        line.insert("t".into(), round(self.start.elapsed().as_secs_f64()).into());
+        if let Value::Object(fields) = fields {
+            line.extend(fields.into_iter().filter(|(_, value)| !value.is_null()));
+        }
+        // Whoever closed the pipe does not want to know.
+        serde_json::to_writer(&mut self.out, &Value::Object(line)).ok();
+        self.out.write_all(b"\n").ok();
+    }
+
+    /// What was written so far is out. Called whenever the run is about to wait.
+    pub fn flush(&mut self) {
+        self.out.flush().ok();
+    }
+}
+
+/// Seconds to the microsecond.
+pub(super) fn round(seconds: f64) -> f64 {
+    (seconds * 1e6).round() / 1e6
+}

@@ -1,0 +1,320 @@
+//! `forkyard run`, without its command line: from a manifest's path to a summary.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::path::PathBuf;
+use std::time::{Instant, SystemTime};
+
+use forkyard_shared::digest::Digest;
+use forkyard_shared::ids::{ArtifactId, NodeId};
+use forkyard_shared::protocol::{FromZygote, Setup, ToCoordinator};
+use nix::sys::signal::Signal;
+
+use crate::artifacts::{ArtifactProblem, OpenArtifact};
+use crate::cost::Costs;
+use crate::engine::{Engine, Progressing};
+use crate::init::Runtime;
+use crate::key::Keys;
+use crate::manifest::{self, ManifestError, OnFailure, nearest};
+use crate::plan::Plan;
+use crate::pool::{Event, Pool, block_signals};
+use crate::report::{Report, ReportOptions};
+use crate::schedule::{Scheduler, Urgency};
+use crate::store::{
+    DigestMemo, Layout, Lock, Reader, RunDir, RunHeader, RunSummary, StoreError, Writer, WriterSettings,
+    latest_run,
+};
+use crate::text;
+
+/// What the user asks for beside the manifest.
+pub(crate) struct RunOptions {
+    pub manifest: PathBuf,
+    pub store: PathBuf,
+    pub workers: Option<usize>,
+    pub only: Vec<String>,
+    pub refresh: Vec<String>,
+    pub keep_going: bool,
+    pub max_failures: Option<MaxFailures>,
+    pub report: ReportOptions,
+}
+
+/// How many failures a run survives.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum MaxFailures {
+    Count(usize),
+    /// Of the nodes that the run is about.
+    Percent(f64),
+}
+
+/// When a run stops, and what it looks up.
+pub(crate) struct Limits {
+    pub on_failure: OnFailure,
+    pub max_failures: Option<usize>,
+    pub refresh: HashSet<NodeId>,
+}
+
+/// Why a run ended, where that is not because everything was done.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Ending {
+    Complete,
+    Interrupted(Signal),
+    ArtifactChanged(ArtifactId),
+    StoreFull(String),
+}
+
+/// A run that could not be made, or not to its end.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The manifest is wrong; nothing ran.
+    Manifest(ManifestError),
+    /// The command line names something that is not there; nothing ran.
+    Usage(String),
+    /// An artifact cannot be used.
+    Artifact(ArtifactProblem),
+    /// The store cannot be opened.
+    Open(StoreError),
+    /// The store took no more results.
+    Store(String),
+    /// The pool cannot be started or kept up.
+    Pool(String),
+    /// The zygote was killed.
+    ZygoteDied,
+    /// Interrupted before anything ran.
+    Interrupted(Signal),
+    /// A bug of ours.
+    Internal(String),
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            RunError::Manifest(error) => error.fmt(f),
+            RunError::Usage(message) => f.write_str(message),
+            RunError::Artifact(problem) => problem.fmt(f),
+            RunError::Open(error) => error.fmt(f),
+            RunError::Store(error) => write!(f, "the store takes no more results: {error}; what is committed stays, make room and run again to go on"),
+            RunError::Pool(error) => f.write_str(error),
+            RunError::ZygoteDied => f.write_str("the zygote, the process that forks the workers, was killed (by hand, or for want of memory); every result that had arrived is stored, run again to go on"),
+            RunError::Interrupted(signal) => write!(f, "interrupted by {signal} before anything ran"),
+            RunError::Internal(error) => write!(f, "a bug in forkyard, please report it: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for RunError {}
+
+/// How a run went.
+pub(crate) struct RunResult {
+    pub run: u64,
+    pub summary: RunSummary,
+    pub ending: Ending,
+    /// Why it stopped before its end.
+    pub error: Option<RunError>,
+}
+
+/// Runs a manifest.
+///
+/// # Errors
+/// When nothing could be run at all. What went wrong later is in the result.
+pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, RunError> {
+    let start = Instant::now();
+    let ops = runtime.ops();
+    let plan = manifest::load(&options.manifest, ops).map_err(RunError::Manifest)?;
+    let only = nodes_named(&plan, &options.only)?;
+    let refresh = nodes_named(&plan, &options.refresh)?;
+    let artifacts = open_artifacts(&plan)?;
+
+    let layout = Layout::new(&options.store);
+    let lock = layout.prepare().map_err(RunError::Open)?;
+    let lock = &lock;
+    let mut memo = DigestMemo::open(&layout.dir);
+
+    let wanted = (!only.is_empty()).then(|| plan.graph.with_needs(&only.iter().copied().collect::<Vec<_>>()));
+    let wanted = |node: NodeId| wanted.as_ref().is_none_or(|marks| marks[node.index()]);
+    let before = latest_run(&layout.dir).and_then(|run| run.summary()).unwrap_or_default();
+    let costs = Costs::new(ops.ids().count(), |op| before.op_seconds.get(ops.name(op)).copied());
+    let scheduler = Scheduler::new(&plan.graph, urgencies(&plan, &costs), wanted);
+    let workers = options.workers.unwrap_or_else(cores).min(scheduler.wanted()).max(1);
+
+    let mut report = Report::new(&options.report, start, scheduler.wanted())
+        .map_err(|error| RunError::Usage(format!("--trace: {error}")))?;
+    let signals = block_signals().map_err(|error| RunError::Pool(format!("block signals: {error}")))?;
+    let zygote = runtime.take_zygote().map_err(RunError::Pool)?;
+    let mut pool =
+        Pool::new(zygote, workers).map_err(|error| RunError::Pool(format!("start the pool: {error}")))?;
+
+    // A file that is read for the first time is mapped before it is hashed: its pages come in large.
+    let mut mapped = false;
+    if artifacts.iter().any(|artifact| !artifact.digest_is_known(&memo)) {
+        attach(&artifacts, &layout, lock, &pool)?;
+        mapped = true;
+    }
+    let digests =
+        artifacts.iter().map(|artifact| artifact.digest(&mut memo)).collect::<Result<Vec<Digest>, _>>();
+    let digests = digests.map_err(RunError::Artifact)?;
+    let keys = Keys::new(&plan, ops, digests.clone(), memo)
+        .map_err(|e| RunError::Internal(format!("read our executable: {e}")))?;
+    let reader = Reader::for_run(&layout, scheduler.wanted()).map_err(RunError::Open)?;
+
+    let header = RunHeader {
+        manifest: options.manifest.display().to_string(),
+        name: plan.settings.name.clone(),
+        nodes: scheduler.wanted() as u64,
+        workers: workers as u64,
+        pid: std::process::id(),
+        started: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |t| t.as_secs()),
+        commit: format!(
+            "every {} results or {}",
+            plan.settings.commit_every,
+            text::duration(plan.settings.commit_within)
+        ),
+    };
+    let io = |error| RunError::Open(StoreError::Io("make the run's directory".into(), error));
+    let run_dir = RunDir::create(&layout.dir, &header).map_err(io)?;
+    report.run_started(
+        run_dir.id,
+        &header.manifest,
+        scheduler.wanted(),
+        workers,
+        &layout.dir.display().to_string(),
+    );
+    pool.watch_signals(signals).map_err(|error| RunError::Pool(format!("watch for signals: {error}")))?;
+    let writer = Writer::start(&layout, &run_dir, writer_settings(&plan, &artifacts, &pool)?)
+        .map_err(RunError::Open)?;
+
+    let on_failure = if options.keep_going { OnFailure::Continue } else { plan.settings.on_failure };
+    let max_failures = match options.max_failures {
+        Some(MaxFailures::Count(count)) => Some(count),
+        Some(MaxFailures::Percent(percent)) => Some((scheduler.wanted() as f64 * percent / 100.0) as usize),
+        None => None,
+    };
+    let mut attach_late = |pool: &Pool, report: &mut Report| {
+        if !mapped {
+            attach(&artifacts, &layout, lock, pool)?;
+        }
+        tell_mapped(&artifacts, &digests, report);
+        Ok(())
+    };
+    let mut engine = Engine {
+        plan: &plan,
+        ops,
+        layout: &layout,
+        limits: Limits { on_failure, max_failures, refresh },
+        scheduler,
+        keys,
+        costs,
+        reader,
+        writer,
+        pool: &mut pool,
+        report: &mut report,
+        attach: &mut attach_late,
+        state: Progressing::new(&plan, workers),
+    };
+    let error = engine.run().err();
+    engine.keys.save().ok();
+    let counts = engine.scheduler.counts();
+    let (ending, peak) = (engine.state.ending.clone(), engine.state.peak_private_bytes);
+    let durable = engine.writer.durable();
+    let op_seconds: BTreeMap<String, f64> =
+        engine.costs.means().map(|(op, s)| (ops.name(op).to_string(), s)).collect();
+    let nodes = engine.scheduler.wanted();
+    drop(engine);
+    drop(pool);
+    let summary = RunSummary {
+        nodes: nodes as u64,
+        ran: counts.ran as u64,
+        cached: counts.cached as u64,
+        failed: counts.failed as u64,
+        skipped: 0,
+        blocked: counts.blocked as u64,
+        timed_out: counts.timed_out as u64,
+        cancelled: counts.cancelled as u64,
+        wall_s: start.elapsed().as_secs_f64(),
+        durable,
+        peak_private_bytes: peak,
+        artifact_bytes: artifacts.iter().map(|artifact| artifact.bytes).sum(),
+        op_seconds: before.op_seconds.into_iter().chain(op_seconds).collect(),
+    };
+    run_dir.write_summary(&summary).ok();
+    report.run_finished(run_dir.id, &summary);
+    report.finish_trace().map_err(|error| RunError::Usage(format!("write the trace: {error}")))?;
+    report.flush();
+    Ok(RunResult { run: run_dir.id, summary, ending, error })
+}
+
+/// Nodes by their ids in the manifest.
+pub(crate) fn nodes_named(plan: &Plan, names: &[String]) -> Result<HashSet<NodeId>, RunError> {
+    let find = |name: &String| {
+        plan.names.find(name).map(NodeId).ok_or_else(|| {
+            let hint = nearest(name, plan.names.iter())
+                .map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+            RunError::Usage(format!("{} has no node `{name}`{hint}", plan.path.display()))
+        })
+    };
+    names.iter().map(find).collect()
+}
+
+/// Opens every artifact of a plan.
+pub(crate) fn open_artifacts(plan: &Plan) -> Result<Vec<OpenArtifact>, RunError> {
+    plan.artifacts.iter().map(OpenArtifact::open).collect::<Result<_, _>>().map_err(RunError::Artifact)
+}
+
+fn urgencies(plan: &Plan, costs: &Costs) -> Vec<Urgency> {
+    let cost = |node: NodeId| {
+        let declared = plan.detail(node).and_then(|detail| detail.estimate);
+        declared.unwrap_or_else(|| costs.expected(plan.ops[node.index()]) as f32)
+    };
+    let remaining = plan.graph.remaining(cost).into_iter().enumerate();
+    let priority = |node: NodeId| plan.detail(node).map_or(0, |detail| detail.priority);
+    remaining.map(|(n, remaining)| Urgency { priority: priority(NodeId::new(n)), remaining }).collect()
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Has the zygote map the artifacts.
+fn attach(artifacts: &[OpenArtifact], layout: &Layout, lock: &Lock, pool: &Pool) -> Result<(), RunError> {
+    let pool_error =
+        |error: std::io::Error| RunError::Pool(format!("hand the artifacts to the zygote: {error}"));
+    let absolute = |path: PathBuf| std::path::absolute(path).map(|path| path.to_string_lossy().into_owned());
+    let setup = Setup {
+        token: pool.token().into(),
+        tmp_dir: absolute(layout.tmp_dir()).map_err(pool_error)?,
+        blobs_dir: absolute(layout.blobs_dir()).map_err(pool_error)?,
+    };
+    let setups = artifacts.iter().map(OpenArtifact::setup).collect::<Result<_, _>>().map_err(pool_error)?;
+    pool.set_up(setup, lock, setups).map_err(pool_error)?;
+    loop {
+        match pool.next(None).map_err(RunError::Internal)? {
+            Some(Event::Message(ToCoordinator::Zygote(FromZygote::Ready(Ok(()))))) => break,
+            Some(Event::Message(ToCoordinator::Zygote(FromZygote::Ready(Err((artifact, why)))))) => {
+                let entry = &artifacts[artifact.index()].entry;
+                return Err(RunError::Artifact(ArtifactProblem::of(entry, format!("map it: {why}"))));
+            }
+            Some(Event::ZygoteGone) => return Err(RunError::ZygoteDied),
+            Some(Event::Signal(signal)) => return Err(RunError::Interrupted(signal)),
+            Some(Event::Message(_)) | None => {}
+        }
+    }
+    Ok(())
+}
+
+fn tell_mapped(artifacts: &[OpenArtifact], digests: &[Digest], report: &mut Report) {
+    for (artifact, digest) in artifacts.iter().zip(digests) {
+        let line = format!("mapped {}: {}", artifact.entry.name, artifact.describe());
+        report.artifact_mapped(artifact.event(*digest), &line);
+    }
+}
+
+fn writer_settings(plan: &Plan, artifacts: &[OpenArtifact], pool: &Pool) -> Result<WriterSettings, RunError> {
+    let watches = artifacts.iter().map(OpenArtifact::watch).collect::<Result<Vec<_>, _>>();
+    let watches = watches.map_err(|error| RunError::Pool(format!("watch the artifacts: {error}")))?;
+    Ok(WriterSettings {
+        commit_every: plan.settings.commit_every,
+        commit_within: plan.settings.commit_within,
+        unchanged: Box::new(move |artifact: ArtifactId| watches[artifact.index()]()),
+        wake: Box::new(pool.waker()),
+    })
+}

@@ -1,0 +1,69 @@
+//! Results in memory, by key: packed end to end in one buffer, because there may be millions.
+
+use forkyard_shared::digest::Digest;
+use hashbrown::HashTable;
+
+/// Keys and encoded records. The last one put under a key counts.
+#[derive(Default)]
+pub(super) struct Index {
+    /// `key, length as u16, record` for each entry.
+    packed: Vec<u8>,
+    /// Places in `packed`.
+    table: HashTable<usize>,
+}
+
+const HEAD: usize = 34;
+
+impl Index {
+    pub fn put(&mut self, key: Digest, record: &[u8]) {
+        let at = self.packed.len();
+        let len = u16::try_from(record.len()).expect("a record is shorter than 64 KiB");
+        self.packed.extend(key.0);
+        self.packed.extend(len.to_le_bytes());
+        self.packed.extend(record);
+        let packed = &self.packed;
+        match self.table.entry(
+            hash(&key.0),
+            |at| key_at(packed, *at) == key.0,
+            |at| hash(key_at(packed, *at)),
+        ) {
+            hashbrown::hash_table::Entry::Occupied(mut entry) => *entry.get_mut() = at,
+            hashbrown::hash_table::Entry::Vacant(entry) => {
+                entry.insert(at);
+            }
+        }
+    }
+
+    pub fn get(&self, key: Digest) -> Option<&[u8]> {
+        let at = *self.table.find(hash(&key.0), |at| key_at(&self.packed, *at) == key.0)?;
+        let len = u16::from_le_bytes([self.packed[at + 32], self.packed[at + 33]]);
+        Some(&self.packed[at + HEAD..at + HEAD + usize::from(len)])
+    }
+}
+
+fn key_at(packed: &[u8], at: usize) -> &[u8] {
+    &packed[at..at + 32]
+}
+
+/// A key is a digest: any eight bytes of it are as good as a hash.
+fn hash(key: &[u8]) -> u64 {
+    u64::from_le_bytes(*key.first_chunk().expect("a digest is longer"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_record_of_a_key_counts() {
+        let mut index = Index::default();
+        let keys: Vec<Digest> = (0..500u32).map(|n| Digest::of(&n.to_le_bytes())).collect();
+        for (n, key) in keys.iter().enumerate() {
+            index.put(*key, n.to_string().as_bytes());
+        }
+        index.put(keys[3], b"again");
+        assert_eq!(index.get(keys[3]), Some(&b"again"[..]));
+        assert_eq!(index.get(keys[499]), Some(&b"499"[..]));
+        assert_eq!(index.get(Digest::of(b"x")), None);
+    }
+}

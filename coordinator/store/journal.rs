@@ -1,0 +1,141 @@
+//! What became of each node of a run: `runs/<id>/journal`, appended after the results it speaks of are
+//! durable, so that what it reports is never run again.
+//!
+//! ```text
+//!   length   u32, little endian     of the payload
+//!   check    8 bytes                the first of the payload's SHA-256
+//!   payload                         entries, one after the other
+//! ```
+//!
+//! A run that is killed leaves a torn last frame: readers stop before it.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use bincode::{Decode, Encode, config};
+use forkyard_shared::digest::Digest;
+
+/// How a node ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Outcome {
+    Ran,
+    Cached,
+    Failed,
+    TimedOut,
+    Skipped,
+    Blocked,
+    Cancelled,
+}
+
+impl Outcome {
+    /// Its name in events and lists.
+    pub fn word(self) -> &'static str {
+        match self {
+            Outcome::Ran => "ran",
+            Outcome::Cached => "cached",
+            Outcome::Failed => "failed",
+            Outcome::TimedOut => "timed_out",
+            Outcome::Skipped => "skipped",
+            Outcome::Blocked => "blocked",
+            Outcome::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether the node has a result.
+    pub fn is_done(self) -> bool {
+        matches!(self, Outcome::Ran | Outcome::Cached)
+    }
+}
+
+/// What became of one node.
+#[derive(Clone, Debug, Encode, Decode)]
+pub(crate) struct JournalEntry {
+    /// The node's id in the manifest.
+    pub node: String,
+    pub outcome: Outcome,
+    pub attempt: u32,
+    /// Its node key, if it had one.
+    pub key: Option<Digest>,
+    pub duration_us: u64,
+    /// Why it failed or was blocked.
+    pub error: Option<String>,
+    /// What its command wrote to stderr.
+    pub log: Vec<u8>,
+}
+
+/// Appends an entry to a payload.
+pub(super) fn encode(entry: &JournalEntry, payload: &mut Vec<u8>) {
+    bincode::encode_into_std_write(entry, payload, config::standard()).expect("a vector takes everything");
+}
+
+/// Appends a frame to a journal.
+pub(super) fn append(file: &mut File, payload: &[u8]) -> io::Result<()> {
+    let mut frame = Vec::with_capacity(payload.len() + 12);
+    frame.extend(u32::try_from(payload.len()).map_err(io::Error::other)?.to_le_bytes());
+    frame.extend(&Digest::of(payload).0[..8]);
+    frame.extend(payload);
+    file.write_all(&frame)
+}
+
+/// Hands the entries of a journal to `each`, oldest first; a later one of the same node replaces an
+/// earlier one.
+pub(crate) fn read_journal(path: &Path, mut each: impl FnMut(JournalEntry)) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    File::open(path)?.read_to_end(&mut bytes)?;
+    let mut rest = bytes.as_slice();
+    while let Some((payload, after)) = frame(rest) {
+        let mut entries = payload;
+        while let Ok((entry, used)) = bincode::decode_from_slice(entries, config::standard()) {
+            each(entry);
+            entries = &entries[used..];
+        }
+        rest = after;
+    }
+    Ok(())
+}
+
+fn frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = bytes.split_first_chunk::<4>()?;
+    let (check, rest) = rest.split_first_chunk::<8>()?;
+    let (payload, after) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+    (Digest::of(payload).0[..8] == *check).then_some((payload, after))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(node: &str) -> JournalEntry {
+        let (outcome, error) = (Outcome::Failed, Some("because".into()));
+        JournalEntry {
+            node: node.into(),
+            outcome,
+            attempt: 2,
+            key: None,
+            duration_us: 5,
+            error,
+            log: b"log".to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_torn_tail_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let mut file = File::create(&path).unwrap();
+        for names in [&["a", "b"][..], &["c"]] {
+            let mut payload = Vec::new();
+            names.iter().for_each(|name| encode(&entry(name), &mut payload));
+            append(&mut file, &payload).unwrap();
+        }
+        let whole = file.metadata().unwrap().len();
+        for (len, expected) in [(whole, "abc"), (whole - 1, "ab"), (3, "")] {
+            file.set_len(len).unwrap();
+            let mut read = String::new();
+            read_journal(&path, |entry| read.push_str(&entry.node)).unwrap();
+            assert_eq!(read, expected);
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! The one writer of a store: a thread that gathers results and commits them in groups.
+//!
+//! A group is committed when it has `every` results, when its oldest has waited `within`, soon after a
+//! result that was long in the making, and whenever the run waits for it. Before each commit the
+//! artifacts that the group names are looked at; after it the journal speaks of it.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
+use forkyard_shared::blob::blob_path;
+use forkyard_shared::digest::Digest;
+use forkyard_shared::ids::{ArtifactId, NodeId};
+use forkyard_shared::value::Kind;
+use parking_lot::Mutex;
+
+use super::database::Database;
+use super::journal::{self, JournalEntry};
+use super::layout::{Layout, StoreError};
+use super::record::{Place, Record, TINY_MAX_BYTES};
+use super::runs::RunDir;
+
+/// A result that took longer than this to compute is committed within [`SOON`].
+const DEAR: Duration = Duration::from_millis(10);
+const SOON: Duration = Duration::from_millis(5);
+
+/// Chunks that may wait for the writer before the run waits for it.
+const QUEUE_CHUNKS: usize = 64;
+
+/// Rows folded in one transaction: the next commit may have to wait for it.
+const FOLD_ROWS: usize = 20_000;
+
+/// The log is folded after this long without a result, at once when it is longer than `FOLD_EARLY`.
+const FOLD_AFTER: Duration = Duration::from_millis(500);
+const FOLD_EARLY: u64 = 200_000;
+
+/// A result to be stored.
+pub(crate) struct NewResult {
+    pub node: NodeId,
+    pub key: Digest,
+    pub kind: Kind,
+    pub digest: Digest,
+    pub value: NewValue,
+    pub duration: Duration,
+    /// The artifacts that it was computed from.
+    pub artifacts: Vec<ArtifactId>,
+}
+
+/// Where the value of a [`NewResult`] is.
+pub(crate) enum NewValue {
+    Bytes(Vec<u8>),
+    /// Already under `blobs/`, but its directory is not synced yet.
+    File {
+        len: u64,
+    },
+}
+
+/// What a writer needs to know.
+pub(crate) struct WriterSettings {
+    pub commit_every: usize,
+    pub commit_within: Duration,
+    /// Says whether an artifact is still as it was.
+    pub unchanged: Box<dyn Fn(ArtifactId) -> bool + Send>,
+    /// Called when there is something new in [`Progress`] that the run must see.
+    pub wake: Box<dyn Fn() + Send>,
+}
+
+/// What the writer tells the run.
+#[derive(Default)]
+pub(crate) struct Progress {
+    /// Results made durable.
+    pub durable: AtomicU64,
+    trouble: Mutex<Trouble>,
+}
+
+#[derive(Default)]
+struct Trouble {
+    failed: Option<String>,
+    discarded: Vec<(NodeId, ArtifactId)>,
+}
+
+enum ToWriter {
+    Chunk(Vec<NewResult>, Vec<u8>),
+    Flush(Sender<()>),
+}
+
+/// The run's side of the writer.
+pub(crate) struct Writer {
+    queue: Option<Sender<ToWriter>>,
+    thread: Option<JoinHandle<()>>,
+    progress: Arc<Progress>,
+    /// Set while somebody waits for the thread: a fold gives way.
+    hurry: Arc<AtomicBool>,
+    results: Vec<NewResult>,
+    journal: Vec<u8>,
+}
+
+impl Writer {
+    /// Starts the writer of a run. The caller holds the store's lock, for as long as the writer lives.
+    pub fn start(layout: &Layout, run: &RunDir, settings: WriterSettings) -> Result<Writer, StoreError> {
+        let database = layout.create_database()?;
+        let journal_path = run.journal_path();
+        let journal = run
+            .create_journal()
+            .map_err(|error| StoreError::Io(format!("make {}", journal_path.display()), error))?;
+        let progress = Arc::new(Progress::default());
+        let hurry = Arc::new(AtomicBool::new(false));
+        let (queue, requests) = channel::bounded(QUEUE_CHUNKS);
+        let work = Work {
+            database,
+            blobs_dir: layout.blobs_dir(),
+            run: run.id,
+            journal,
+            settings,
+            progress: progress.clone(),
+            hurry: hurry.clone(),
+            recent_blobs: HashMap::new(),
+            group: Vec::new(),
+            group_journal: Vec::new(),
+            due: None,
+            more_to_fold: true,
+        };
+        let thread = std::thread::Builder::new().name("store".into()).spawn(move || work.run(requests));
+        let thread = thread.map_err(|error| StoreError::Io("start the store's thread".into(), error))?;
+        Ok(Writer {
+            queue: Some(queue),
+            thread: Some(thread),
+            progress,
+            hurry,
+            results: Vec::new(),
+            journal: Vec::new(),
+        })
+    }
+
+    /// Takes a result; it goes to the thread with the next [`Writer::hand_over`].
+    pub fn put(&mut self, result: NewResult) {
+        self.results.push(result);
+    }
+
+    /// Takes an entry for the journal, likewise.
+    pub fn note(&mut self, entry: &JournalEntry) {
+        journal::encode(entry, &mut self.journal);
+    }
+
+    /// Hands everything taken so far to the thread. Waits when the thread is far behind.
+    pub fn hand_over(&mut self) {
+        if !self.results.is_empty() || !self.journal.is_empty() {
+            let chunk = ToWriter::Chunk(std::mem::take(&mut self.results), std::mem::take(&mut self.journal));
+            self.send(chunk);
+        }
+    }
+
+    /// Returns when everything taken so far is durable, or has failed to become so.
+    pub fn flush(&mut self) {
+        self.hand_over();
+        let (done, wait) = channel::bounded(1);
+        self.hurry.store(true, Relaxed);
+        self.send(ToWriter::Flush(done));
+        // An error means that the thread is gone, which `failed` will have said why.
+        wait.recv().ok();
+    }
+
+    fn send(&self, request: ToWriter) {
+        if let Some(queue) = &self.queue {
+            queue.send(request).ok();
+        }
+    }
+
+    /// How many results are durable.
+    pub fn durable(&self) -> u64 {
+        self.progress.durable.load(Relaxed)
+    }
+
+    /// Why nothing more can be stored.
+    pub fn failed(&self) -> Option<String> {
+        self.progress.trouble.lock().failed.clone()
+    }
+
+    /// Nodes whose results were thrown away because an artifact had changed, since the last call.
+    pub fn discarded(&self) -> Vec<(NodeId, ArtifactId)> {
+        std::mem::take(&mut self.progress.trouble.lock().discarded)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.queue = None;
+        // A fold must not hold up the exit: stopped, it leaves the log as it was.
+        self.hurry.store(true, Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
+    }
+}
+
+struct Work {
+    database: Database,
+    blobs_dir: PathBuf,
+    run: u64,
+    journal: File,
+    settings: WriterSettings,
+    progress: Arc<Progress>,
+    hurry: Arc<AtomicBool>,
+    /// Small blobs that are not in the database's index yet.
+    recent_blobs: HashMap<Digest, i64>,
+    group: Vec<NewResult>,
+    group_journal: Vec<u8>,
+    due: Option<Instant>,
+    more_to_fold: bool,
+}
+
+impl Work {
+    fn run(mut self, requests: Receiver<ToWriter>) {
+        let recent = &mut self.recent_blobs;
+        let loaded = self.database.unindexed_blobs(|digest, row| {
+            recent.insert(digest, row);
+        });
+        // Not to know a blob means to store it twice.
+        loaded.ok();
+        let mut fold_early = self.database.unfolded_count().is_ok_and(|rows| rows > FOLD_EARLY);
+        loop {
+            let wait = match self.due {
+                Some(due) => due.saturating_duration_since(Instant::now()),
+                None if fold_early => Duration::ZERO,
+                None if self.more_to_fold => FOLD_AFTER,
+                None => Duration::from_secs(3600),
+            };
+            match requests.recv_timeout(wait) {
+                Ok(ToWriter::Chunk(results, journal)) => self.take(results, &journal),
+                Ok(ToWriter::Flush(done)) => {
+                    self.commit();
+                    self.hurry.store(false, Relaxed);
+                    done.send(()).ok();
+                }
+                Err(RecvTimeoutError::Timeout) if self.due.is_some() => self.commit(),
+                Err(RecvTimeoutError::Timeout) => {
+                    if self.more_to_fold {
+                        self.fold();
+                        fold_early &= self.more_to_fold;
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return self.commit(),
+            }
+            if self.group.len() >= self.settings.commit_every {
+                self.commit();
+            }
+        }
+    }
+
+    fn take(&mut self, results: Vec<NewResult>, journal: &[u8]) {
+        let dear = results.iter().any(|result| result.duration > DEAR);
+        let within = if dear { SOON.min(self.settings.commit_within) } else { self.settings.commit_within };
+        let due = Instant::now() + within;
+        self.due = Some(self.due.map_or(due, |before| before.min(due)));
+        self.group.extend(results);
+        self.group_journal.extend(journal);
+    }
+
+    fn commit(&mut self) {
+        self.due = None;
+        let group = std::mem::take(&mut self.group);
+        let journal = std::mem::take(&mut self.group_journal);
+        if self.progress.trouble.lock().failed.is_some() {
+            return;
+        }
+        let group = self.without_changed(group);
+        // In this order: blobs are on the disk before a row names them, rows before the journal says so.
+        let stored = self
+            .sync_blob_dirs(&group)
+            .map_err(|error| format!("sync {}: {error}", self.blobs_dir.display()));
+        let stored =
+            stored.and_then(|()| self.append(&group).map_err(|error| format!("write the database: {error}")));
+        let noted = stored.and_then(|()| {
+            self.progress.durable.fetch_add(group.len() as u64, Relaxed);
+            self.more_to_fold |= !group.is_empty();
+            if journal.is_empty() {
+                return Ok(());
+            }
+            journal::append(&mut self.journal, &journal)
+                .map_err(|error| format!("write the journal: {error}"))
+        });
+        if let Err(error) = noted {
+            self.database.rollback();
+            self.progress.trouble.lock().failed = Some(error);
+            (self.settings.wake)();
+        }
+    }
+
+    /// The group without the results of artifacts that are no longer what they were.
+    fn without_changed(&self, group: Vec<NewResult>) -> Vec<NewResult> {
+        let named: HashSet<ArtifactId> =
+            group.iter().flat_map(|result| result.artifacts.iter().copied()).collect();
+        let changed: HashSet<ArtifactId> =
+            named.into_iter().filter(|id| !(self.settings.unchanged)(*id)).collect();
+        if changed.is_empty() {
+            return group;
+        }
+        let mut kept = Vec::new();
+        let mut trouble = self.progress.trouble.lock();
+        for result in group {
+            match result.artifacts.iter().find(|id| changed.contains(id)) {
+                Some(artifact) => trouble.discarded.push((result.node, *artifact)),
+                None => kept.push(result),
+            }
+        }
+        drop(trouble);
+        (self.settings.wake)();
+        kept
+    }
+
+    fn sync_blob_dirs(&self, group: &[NewResult]) -> io::Result<()> {
+        let files = group.iter().filter(|result| matches!(result.value, NewValue::File { .. }));
+        let dirs: HashSet<PathBuf> = files
+            .filter_map(|result| blob_path(&self.blobs_dir, result.digest).parent().map(PathBuf::from))
+            .collect();
+        for dir in &dirs {
+            File::open(dir)?.sync_all()?;
+        }
+        if dirs.is_empty() { Ok(()) } else { File::open(&self.blobs_dir)?.sync_all() }
+    }
+
+    fn append(&mut self, group: &[NewResult]) -> rusqlite::Result<()> {
+        if group.is_empty() {
+            return Ok(());
+        }
+        self.database.begin()?;
+        for result in group {
+            let (place, len) = match &result.value {
+                NewValue::File { len } => (Place::File, *len),
+                NewValue::Bytes(bytes) if bytes.len() <= TINY_MAX_BYTES => {
+                    (Place::Inline(bytes.clone()), bytes.len() as u64)
+                }
+                NewValue::Bytes(bytes) => {
+                    (Place::Row(self.blob_row(result.digest, bytes)?), bytes.len() as u64)
+                }
+            };
+            let (kind, digest, run) = (result.kind, result.digest, self.run);
+            let record =
+                Record { kind, digest, place, len, duration_us: result.duration.as_micros() as u64, run };
+            self.database.append_result(result.key, &record.encode(result.key))?;
+        }
+        self.database.commit()
+    }
+
+    /// The row of a small blob: equal bytes are stored once.
+    fn blob_row(&mut self, digest: Digest, bytes: &[u8]) -> rusqlite::Result<i64> {
+        if let Some(row) = self.recent_blobs.get(&digest) {
+            return Ok(*row);
+        }
+        let row = match self.database.indexed_blob(digest)? {
+            // A row whose bytes went bad must not be trusted again by its digest alone.
+            Some(row) if self.database.blob(row)?.is_some_and(|stored| stored == bytes) => row,
+            _ => self.database.append_blob(digest, bytes)?,
+        };
+        self.recent_blobs.insert(digest, row);
+        Ok(row)
+    }
+
+    fn fold(&mut self) {
+        self.more_to_fold = match self.database.fold(FOLD_ROWS, self.hurry.clone()) {
+            Ok(()) => self.database.unfolded_count().is_ok_and(|rows| rows > 0),
+            // Given way, or short of room: the log serves as it is, a later run folds it.
+            Err(_) => false,
+        };
+    }
+}

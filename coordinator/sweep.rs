@@ -1,0 +1,41 @@
+//! What a dead zygote leaves to us: we are the subreaper of everything below, so its workers and their
+//! commands become our children. They are told from a host program's own children by number (workers) or by
+//! the run's token in their environment (commands).
+
+use std::path::Path;
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+
+/// Kills and waits for those of our children that belong to the pool, until none is left.
+pub(crate) fn kill_adopted(token: &str, workers: &[Pid]) {
+    loop {
+        let ours: Vec<Pid> =
+            children().into_iter().filter(|pid| workers.contains(pid) || has_token(*pid, token)).collect();
+        if ours.is_empty() {
+            return;
+        }
+        for pid in ours {
+            kill(pid, Signal::SIGKILL).ok();
+            // Its own children become ours only now.
+            waitpid(pid, None).ok();
+        }
+    }
+}
+
+fn children() -> Vec<Pid> {
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>())
+        .map(Pid::from_raw)
+        .collect()
+}
+
+fn has_token(pid: Pid, token: &str) -> bool {
+    let wanted = format!("FORKYARD_RUN={token}");
+    let environment =
+        std::fs::read(Path::new("/proc").join(pid.to_string()).join("environ")).unwrap_or_default();
+    environment.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes())
+}

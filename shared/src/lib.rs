@@ -1,0 +1,16 @@
+//! What both sides of Forkyard's process boundary must agree on: digests, ids, values, messages,
+//! mappings, and the formats of artifacts and blobs. The only crate with `unsafe`, behind two
+//! fences: [`mapping`] (memory that other processes share) and [`sys`] (system calls).
+
+pub mod artifact;
+pub mod blob;
+pub mod codec;
+pub mod digest;
+pub mod ids;
+pub mod mapping;
+pub mod protocol;
+pub mod pulse;
+pub mod scan;
+pub mod sink;
+pub mod sys;
+pub mod value;

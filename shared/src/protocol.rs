@@ -1,0 +1,229 @@
+//! Every message between the three kinds of process, top to bottom.
+//!
+//! ```text
+//!   coordinator --ToZygote + descriptors--> zygote        one socket pair
+//!   coordinator --WorkerEnds--------------> zygote        ipc-channel, one for each Fork
+//!   coordinator --ToWorker----------------> worker        ipc-channel, one a worker
+//!   workers, zygote --ToCoordinator-------> coordinator   ipc-channel, one inbox for all
+//! ```
+//!
+//! One inbox has two virtues. The coordinator waits in one place; and what a worker sent before it died
+//! is read before the news of its death, because the zygote sends that later into the same queue.
+//! Every frame to the inbox fits one packet (see [`FLUSH_BYTES`]), so a sender that dies never
+//! leaves half a message.
+
+use bincode::{Decode, Encode};
+use ipc_channel::ipc::IpcReceiver;
+use serde::{Deserialize, Serialize};
+
+use crate::artifact::Layout;
+use crate::codec::Frame;
+use crate::digest::Digest;
+use crate::ids::{ArtifactId, NodeId, OpId, WorkerId};
+use crate::value::{Kind, Value};
+
+/// A worker sends what it has as soon as that is more than this many bytes. With one more completion
+/// of at most [`crate::value::INLINE_MAX_BYTES`] and [`LOG_MAX_BYTES`] a frame stays below the 212,992
+/// bytes of a packet.
+pub const FLUSH_BYTES: usize = 64 << 10;
+
+/// What is kept of a command's stderr.
+pub const LOG_MAX_BYTES: usize = 32 << 10;
+
+/// What is kept of an error message.
+pub const ERROR_MAX_BYTES: usize = 8 << 10;
+
+/// Coordinator to zygote. Descriptors travel beside it, in the order given.
+#[derive(Debug, Encode, Decode)]
+pub enum ToZygote {
+    /// What every worker of this run is to know. Descriptors: the store's lock, the pulse board.
+    Setup(Setup),
+    /// One artifact. Descriptors: its file, then its offset table if it has one.
+    Artifact(ArtifactSetup),
+    /// All artifacts are sent: map them, then answer [`FromZygote::Ready`].
+    Attach,
+    /// Fork a worker; its [`WorkerEnds`] are already in the ipc-channel.
+    Fork(WorkerId),
+    /// Kill this worker and everything below it.
+    Kill(WorkerId),
+}
+
+/// What every worker of a run knows.
+#[derive(Clone, Debug, Encode, Decode)]
+pub struct Setup {
+    /// Random; in the environment of every command, so that what was left over can be recognised.
+    pub token: String,
+    /// The store's `tmp/`, absolute.
+    pub tmp_dir: String,
+    /// The store's `blobs/`, absolute.
+    pub blobs_dir: String,
+}
+
+/// One artifact, as the coordinator found it.
+#[derive(Clone, Debug, Encode, Decode)]
+pub struct ArtifactSetup {
+    /// Its name in the manifest.
+    pub name: String,
+    /// Its absolute path.
+    pub path: String,
+    /// Whether the descriptor is a sealed copy and not the file at `path`.
+    pub pinned: bool,
+    /// What its bytes mean.
+    pub layout: Layout,
+}
+
+/// The worker's end of its channel.
+#[derive(Serialize, Deserialize)]
+pub struct WorkerEnds {
+    /// Where [`ToWorker`] frames arrive.
+    pub inbox: IpcReceiver<Frame>,
+}
+
+/// Coordinator to worker: a batch of tasks, to be run in order, each claimed in the pulse first. (A worker
+/// is not told to stop: it ends when the zygote ends it.)
+#[derive(Debug, Encode, Decode)]
+pub struct ToWorker {
+    /// Its number; grows.
+    pub number: u32,
+    /// Which of the pulse's claim words counts it.
+    pub slot: u8,
+    /// At most `u16::MAX` tasks. One that depends on an earlier one comes after it, and is not run
+    /// when that one fails.
+    pub tasks: Vec<Task>,
+}
+
+/// One attempt to run a node.
+#[derive(Debug, Encode, Decode)]
+pub struct Task {
+    /// The node.
+    pub node: NodeId,
+    /// Its op.
+    pub op: OpId,
+    /// 1 for the first attempt.
+    pub attempt: u32,
+    /// Parameters by name, sorted.
+    pub params: Vec<(String, Param)>,
+    /// The artifacts it names.
+    pub artifacts: Vec<ArtifactId>,
+}
+
+/// A parameter of a task.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub enum Param {
+    /// JSON text.
+    Json(String),
+    /// Another node's result, in this message.
+    Inline(Kind, Vec<u8>),
+    /// Another node's result, in the store's `blobs/`.
+    Blob {
+        /// How to read it.
+        kind: Kind,
+        /// Its name and checksum.
+        digest: Digest,
+        /// Its length in bytes.
+        len: u64,
+    },
+}
+
+/// Into the coordinator's inbox.
+#[derive(Debug, Encode, Decode)]
+pub enum ToCoordinator {
+    /// From a worker.
+    Worker(FromWorker),
+    /// From the zygote.
+    Zygote(FromZygote),
+    /// From the coordinator's own threads: look at what they left.
+    Wake,
+}
+
+/// Worker to coordinator.
+#[derive(Debug, Encode, Decode)]
+pub struct FromWorker {
+    /// The sender's place in the pool.
+    pub worker: WorkerId,
+    /// The batch that these belong to.
+    pub batch: u32,
+    /// Tasks that ended, in the order in which they ran.
+    pub done: Vec<Completion>,
+    /// How many tasks from the end of the batch the worker gives back unrun, after a failure.
+    pub returned: u16,
+}
+
+/// A task that ended.
+#[derive(Debug, Encode, Decode)]
+pub struct Completion {
+    /// Its node.
+    pub node: NodeId,
+    /// When it started: nanoseconds of CLOCK_MONOTONIC.
+    pub started_ns: u64,
+    /// How long it took.
+    pub duration_ns: u64,
+    /// What it returned, or the error's text.
+    pub outcome: Result<Value, Failure>,
+    /// What a command wrote to stderr.
+    pub log: Vec<u8>,
+}
+
+/// Why a task failed.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Failure {
+    /// For the person who wrote the manifest.
+    pub message: String,
+    /// What is behind it, where that concerns more than this one task.
+    pub cause: Cause,
+}
+
+/// What is behind a failure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Encode, Decode)]
+pub enum Cause {
+    /// The task itself.
+    #[default]
+    Task,
+    /// An artifact cannot be read any more.
+    Artifact(ArtifactId),
+    /// The bytes of this blob do not match its digest, or it is gone.
+    Blob(Digest),
+    /// The disk of the store is full.
+    DiskFull,
+}
+
+/// Zygote to coordinator.
+#[derive(Debug, Encode, Decode)]
+pub enum FromZygote {
+    /// Every artifact is mapped, or the first that could not be, with the reason.
+    Ready(Result<(), (ArtifactId, String)>),
+    /// A worker runs.
+    Forked(WorkerId, u32),
+    /// The system refused to fork.
+    ForkFailed(WorkerId, String),
+    /// A worker ended, and everything below it is gone.
+    Died {
+        /// Its place in the pool.
+        worker: WorkerId,
+        /// Its process id.
+        pid: u32,
+        /// How it ended.
+        end: End,
+    },
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum End {
+    /// It exited with this status.
+    Exit(i32),
+    /// It was killed by this signal.
+    Signal(i32),
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            End::Exit(status) => write!(f, "exited with status {status}"),
+            End::Signal(number) => match nix::sys::signal::Signal::try_from(*number) {
+                Ok(signal) => write!(f, "was killed by {signal}"),
+                Err(_) => write!(f, "was killed by signal {number}"),
+            },
+        }
+    }
+}

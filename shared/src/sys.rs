@@ -1,0 +1,192 @@
+//! Fence 2 of 2: system calls that no safe library wraps.
+
+#![expect(unsafe_code, reason = "raw system calls are this file's purpose")]
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use nix::errno::Errno;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::unistd::{ForkResult, Pid};
+
+use crate::protocol::End;
+
+/// Forks this process, which must have one thread.
+///
+/// # Panics
+/// When another thread exists: the child would inherit locks that nobody will ever release.
+pub fn fork() -> io::Result<ForkResult> {
+    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    assert_eq!(threads, 1, "BUG: fork in a process of {threads} threads");
+    // SAFETY: with one thread, the child's memory is consistent: no lock is held by a thread that
+    // does not exist there. The standard library's and the allocator's state is that of this thread.
+    Ok(unsafe { nix::unistd::fork() }?)
+}
+
+/// Ends this process at once: no destructor, no exit handler of the parent's image runs.
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: `_exit` never returns and touches no memory of the process.
+    unsafe { libc::_exit(status) }
+}
+
+/// A descriptor that becomes readable when process `pid` ends. `pid` must be a child of the caller
+/// that has not been waited for, else the number may belong to a stranger.
+pub fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes two integers and returns a new descriptor or -1.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// A child that has ended and how, if there is one. (The wrapper in nix loses children that a
+/// real-time signal killed.)
+pub fn wait_any() -> Option<(Pid, End)> {
+    let mut status = 0;
+    // SAFETY: `status` is a valid place for the status of one child.
+    let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
+    let end = if libc::WIFEXITED(status) {
+        End::Exit(libc::WEXITSTATUS(status))
+    } else {
+        End::Signal(libc::WTERMSIG(status))
+    };
+    (pid > 0).then(|| (Pid::from_raw(pid), end))
+}
+
+/// Nanoseconds of CLOCK_MONOTONIC, which all processes of the machine share.
+pub fn now_ns() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
+        .expect("CLOCK_MONOTONIC exists on Linux");
+    now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
+}
+
+/// Sends one packet with descriptors beside it.
+pub fn send_packet(socket: &OwnedFd, bytes: &[u8], fds: &[BorrowedFd]) -> io::Result<()> {
+    let raw: Vec<i32> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let control = if raw.is_empty() { &[][..] } else { &rights[..] };
+    let io = [IoSlice::new(bytes)];
+    retry(|| sendmsg::<()>(socket.as_raw_fd(), &io, control, MsgFlags::MSG_NOSIGNAL, None))?;
+    Ok(())
+}
+
+/// The longest packet that [`receive_packet`] takes.
+const PACKET_MAX_BYTES: usize = 64 << 10;
+
+/// Waits for one packet and its descriptors; `None` when the other end is closed for good.
+pub fn receive_packet(socket: &OwnedFd) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+    let mut bytes = vec![0; PACKET_MAX_BYTES];
+    let mut control = nix::cmsg_space!([i32; 4]);
+    let mut fds = Vec::new();
+    let len = {
+        let mut io = [IoSliceMut::new(&mut bytes)];
+        let message = loop {
+            let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+            match recvmsg::<()>(socket.as_raw_fd(), &mut io, Some(&mut control), flags) {
+                Err(Errno::EINTR) => continue,
+                other => break other?,
+            }
+        };
+        for control in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(raw) = control {
+                // SAFETY: the kernel has just installed these descriptors for this message; each is
+                // wrapped exactly once.
+                fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+            }
+        }
+        message.bytes
+    };
+    if len == 0 {
+        return Ok(None);
+    }
+    bytes.truncate(len);
+    Ok(Some((bytes, fds)))
+}
+
+fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => continue,
+            other => return other,
+        }
+    }
+}
+
+/// A mapping that SIGBUS may strike, because its file can shrink.
+struct Guarded {
+    start: usize,
+    end: usize,
+    struck: AtomicBool,
+}
+
+static GUARDED: OnceLock<Vec<Guarded>> = OnceLock::new();
+
+/// From now on a SIGBUS inside `mappings` no longer kills the process: the rest of the mapping reads
+/// as zeros, and [`mapping_struck`] says so. The caller must throw away what it computed.
+///
+/// The mappings must stay mapped for as long as the process lives.
+pub fn guard_mappings(mappings: &[&'static [u8]]) -> io::Result<()> {
+    let guarded = mappings.iter().map(|bytes| {
+        let start = bytes.as_ptr() as usize;
+        Guarded { start, end: start + bytes.len(), struck: AtomicBool::new(false) }
+    });
+    GUARDED.set(guarded.collect()).map_err(|_| io::Error::other("mappings are guarded already"))?;
+    let action = SigAction::new(SigHandler::SigAction(on_sigbus), SaFlags::SA_SIGINFO, SigSet::empty());
+    // SAFETY: the handler only reads memory set up before it was installed, stores to an atomic, and
+    // makes system calls that are async-signal-safe.
+    unsafe { sigaction(Signal::SIGBUS, &action) }?;
+    Ok(())
+}
+
+/// Whether a part of the `index`-th guarded mapping vanished under a reader.
+pub fn mapping_struck(index: usize) -> bool {
+    GUARDED.get().is_some_and(|guarded| guarded[index].struck.load(Relaxed))
+}
+
+extern "C" fn on_sigbus(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    const PAGE: usize = 4096;
+    // SAFETY: the kernel passes a valid siginfo to a handler installed with SA_SIGINFO.
+    let address = unsafe { (*info).si_addr() } as usize;
+    let hit = GUARDED.get().into_iter().flatten().find(|g| (g.start..g.end).contains(&address));
+    if let Some(guarded) = hit {
+        guarded.struck.store(true, Relaxed);
+        let from = address & !(PAGE - 1);
+        let len = (guarded.end - from).next_multiple_of(PAGE);
+        // SAFETY: the range from the faulting page to the end of this mapping belongs to a mapping
+        // that is never unmapped (see `guard_mappings`), so that replacing it takes nothing from
+        // anybody else; it stays readable, as its readers expect.
+        let zeros = unsafe {
+            libc::mmap(
+                from as *mut libc::c_void,
+                len,
+                libc::PROT_READ,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED,
+                -1,
+                0,
+            )
+        };
+        if zeros != libc::MAP_FAILED {
+            return;
+        }
+    }
+    // SAFETY: restores the default action; returning then repeats the access, which kills us.
+    unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
+}
+
+/// Scores rows with AVX2, FMA and F16C where the processor has them; `false` where it does not.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn scores_v3(query: &crate::scan::Query, rows: &[u8], scores: &mut [f32]) -> bool {
+    let able = is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c");
+    if able {
+        // SAFETY: the processor has every feature that the function is compiled for.
+        unsafe { crate::scan::v3::scores(query, rows, scores) };
+    }
+    able
+}

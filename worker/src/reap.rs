@@ -1,0 +1,131 @@
+//! Kills whatever a task left running. Ignorant of tasks and workers: it knows children, and which of
+//! them are to live.
+//!
+//! The caller is a subreaper, so the children of whom it kills become its own, whatever session or
+//! group they moved to. Killing groups instead would miss exactly those.
+
+use std::fs;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+/// Kills and waits for every child of this process, which must have one thread, that is not in
+/// `known`, again and again until none is left. Returns how many had to be killed: children that had
+/// ended already are only waited for.
+pub fn kill_children_except(known: &[Pid]) -> usize {
+    let mut killed = 0;
+    loop {
+        let mut strangers = children();
+        strangers.retain(|child| !known.contains(child));
+        if strangers.is_empty() {
+            return killed;
+        }
+        // All are told before any is waited for, so that they end at the same time.
+        for child in &strangers {
+            // A child keeps its number until it is waited for: this cannot hit a stranger.
+            kill(*child, Signal::SIGKILL).ok();
+        }
+        killed += strangers.into_iter().filter(|child| was_killed(*child)).count();
+    }
+}
+
+/// Waits for a child; whether it was killed.
+fn was_killed(child: Pid) -> bool {
+    loop {
+        match waitpid(child, None) {
+            Err(Errno::EINTR) => {}
+            // Other errors: it is gone already, or ended by a signal that nix has no name for.
+            status => return matches!(status, Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _))),
+        }
+    }
+}
+
+fn children() -> Vec<Pid> {
+    match fs::read_to_string("/proc/thread-self/children") {
+        Ok(list) => list.split_whitespace().filter_map(parse_pid).collect(),
+        // A kernel without CONFIG_PROC_CHILDREN.
+        Err(_) => children_by_scan(),
+    }
+}
+
+fn children_by_scan() -> Vec<Pid> {
+    let me = Pid::this();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| parse_pid(entry.file_name().to_str()?));
+    // A process that ends while we look has no parent to read.
+    pids.filter(|pid| {
+        let stat = fs::read(format!("/proc/{pid}/stat"));
+        stat.is_ok_and(|stat| parent_in(&stat) == Some(me))
+    })
+    .collect()
+}
+
+/// The parent in a line of `/proc/PID/stat`: `PID (NAME) STATE PARENT ...`. The name may hold anything,
+/// parentheses and broken UTF-8 too.
+fn parent_in(stat: &[u8]) -> Option<Pid> {
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    let fields = str::from_utf8(&stat[name_end + 1..]).ok()?;
+    parse_pid(fields.split_whitespace().nth(1)?)
+}
+
+fn parse_pid(text: &str) -> Option<Pid> {
+    text.parse().ok().map(Pid::from_raw)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Child, Command};
+
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+
+    use super::*;
+
+    // The kernel lists children by the thread that made them, and each test has a thread of its own:
+    // the children of other tests are out of reach.
+
+    fn sleeper() -> Child {
+        Command::new("sleep").arg("1000").spawn().unwrap()
+    }
+
+    fn pid(child: &Child) -> Pid {
+        Pid::from_raw(child.id() as i32)
+    }
+
+    #[test]
+    fn only_known_children_survive() {
+        let (mut known, stranger, other) = (sleeper(), sleeper(), sleeper());
+        assert_eq!(kill_children_except(&[pid(&known)]), 2);
+        assert!(known.try_wait().unwrap().is_none(), "a known child was killed");
+        for gone in [stranger, other] {
+            assert_eq!(waitpid(pid(&gone), None), Err(Errno::ECHILD), "it was not waited for");
+        }
+        assert_eq!(kill_children_except(&[]), 1);
+    }
+
+    #[test]
+    fn a_child_that_had_ended_is_waited_for_and_not_counted() {
+        let pid = pid(&Command::new("true").spawn().unwrap());
+        waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+        assert_eq!(kill_children_except(&[]), 0);
+        assert_eq!(waitpid(pid, None), Err(Errno::ECHILD));
+    }
+
+    #[test]
+    fn the_scan_finds_what_the_list_finds() {
+        let mut child = sleeper();
+        assert_eq!(children(), [pid(&child)]);
+        assert!(children_by_scan().contains(&pid(&child)));
+        child.kill().unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
+        assert!(!children_by_scan().contains(&pid(&child)));
+    }
+
+    #[test]
+    fn the_parent_is_found_behind_any_name() {
+        assert_eq!(parent_in(b"12 (a) S 99 (\xff) R 7 12 12"), Some(Pid::from_raw(7)));
+        assert_eq!(parent_in(b"12 (a"), None);
+    }
+}

@@ -1,0 +1,182 @@
+//! What an op sees of its task: parameters, artifacts, earlier results, and a place for a large one.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use forkyard_shared::artifact::{Matrix, Records};
+use forkyard_shared::digest::{Digest, Hasher};
+use forkyard_shared::ids::NodeId;
+use forkyard_shared::protocol::{self, Cause, Param};
+use forkyard_shared::sink::Sink;
+use forkyard_shared::value::{INLINE_MAX_BYTES, Kind};
+use serde::de::DeserializeOwned;
+
+use crate::attach::{Artifact, Attached};
+use crate::op::Failed;
+
+/// One attempt to run a node.
+pub struct Task<'a> {
+    message: &'a protocol::Task,
+    attached: &'a Attached,
+}
+
+impl<'a> Task<'a> {
+    pub(crate) fn new(message: &'a protocol::Task, attached: &'a Attached) -> Task<'a> {
+        Task { message, attached }
+    }
+
+    /// The node's number in the manifest's order.
+    pub fn node(&self) -> NodeId {
+        self.message.node
+    }
+
+    /// 1 for the first attempt, 2 after one failure or crash, ...
+    pub fn attempt(&self) -> u32 {
+        self.message.attempt
+    }
+
+    /// The parameter of this name, if the node gives it.
+    ///
+    /// # Errors
+    /// When it is no `T`, or is a result that cannot be read.
+    pub fn optional<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Failed> {
+        let Some(param) = self.raw(name) else { return Ok(None) };
+        let parsed = match param {
+            Param::Json(text) => serde_json::from_str(text),
+            Param::Inline(kind, _) | Param::Blob { kind, .. } => {
+                let bytes = self.read(param)?;
+                match kind {
+                    Kind::Json => serde_json::from_slice(&bytes),
+                    Kind::Text => serde_json::from_value(String::from_utf8_lossy(&bytes).into()),
+                    Kind::Bytes => {
+                        return Err(Failed::new(format!(
+                            "parameter {name} is a result of bytes; the node that makes it can say output = \"json\" or \"text\""
+                        )));
+                    }
+                }
+            }
+        };
+        parsed.map(Some).map_err(|error| Failed::new(format!("parameter {name}: {error}")))
+    }
+
+    /// The parameter of this name.
+    ///
+    /// # Errors
+    /// When the node does not give it, and as [`Task::optional`].
+    pub fn param<T: DeserializeOwned>(&self, name: &str) -> Result<T, Failed> {
+        self.optional(name)?.ok_or_else(|| Failed::new(format!("parameter {name} is missing")))
+    }
+
+    /// The only artifact of the task as a matrix of (rows, columns).
+    ///
+    /// # Errors
+    /// When the artifact is not a matrix.
+    pub fn matrix(&self) -> Result<Matrix<'a>, Failed> {
+        let artifact = self.artifact()?;
+        Ok(artifact.matrix().ok_or_else(|| wrong_format(artifact, "a matrix (.npy)"))??)
+    }
+
+    /// The only artifact of the task as records.
+    ///
+    /// # Errors
+    /// When the artifact has no records.
+    pub fn records(&self) -> Result<Records<'a>, Failed> {
+        let artifact = self.artifact()?;
+        Ok(artifact.records().ok_or_else(|| wrong_format(artifact, "records (.jsonl)"))??)
+    }
+
+    /// The bytes of the only artifact of the task.
+    ///
+    /// # Errors
+    /// When the task names none.
+    pub fn artifact_bytes(&self) -> Result<&'a [u8], Failed> {
+        Ok(self.artifact()?.bytes())
+    }
+
+    pub(crate) fn artifact(&self) -> Result<&'a Artifact, Failed> {
+        self.artifacts().next().ok_or_else(|| Failed::new("the node names no artifact"))
+    }
+
+    pub(crate) fn artifacts(&self) -> impl Iterator<Item = &'a Artifact> {
+        let attached = self.attached;
+        self.message.artifacts.iter().map(|id| &attached.artifacts[id.index()])
+    }
+
+    pub(crate) fn raw(&self, name: &str) -> Option<&'a Param> {
+        let params = &self.message.params;
+        let at = params.binary_search_by(|(known, _)| known.as_str().cmp(name)).ok()?;
+        Some(&params[at].1)
+    }
+
+    /// Parameters whose names start with `prefix`, with the rest of the name.
+    pub(crate) fn with_prefix(&self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a Param)> {
+        self.message.params.iter().filter_map(move |(name, param)| Some((name.strip_prefix(prefix)?, param)))
+    }
+
+    /// The bytes of a result, checked against its digest.
+    pub(crate) fn read(&self, param: &Param) -> Result<Vec<u8>, Failed> {
+        match param {
+            Param::Json(text) => Ok(text.clone().into_bytes()),
+            Param::Inline(_, bytes) => Ok(bytes.clone()),
+            Param::Blob { digest, len, .. } => {
+                let path = self.blob_path(*digest);
+                let bytes = std::fs::read(&path).map_err(|error| unreadable(&path, *digest, error))?;
+                if bytes.len() as u64 != *len || Digest::of(&bytes) != *digest {
+                    return Err(damaged(&path, *digest));
+                }
+                Ok(bytes)
+            }
+        }
+    }
+
+    /// A blob's path, once its bytes have been read and agree with its name.
+    pub(crate) fn verified_blob(&self, digest: Digest) -> Result<PathBuf, Failed> {
+        let path = self.blob_path(digest);
+        let mut file = File::open(&path).map_err(|error| unreadable(&path, digest, error))?;
+        let (mut hasher, mut buffer) = (Hasher::new(), vec![0; 256 << 10]);
+        loop {
+            match file.read(&mut buffer).map_err(|error| unreadable(&path, digest, error))? {
+                0 => break,
+                n => hasher.update(&buffer[..n]),
+            }
+        }
+        if hasher.finish() == digest { Ok(path) } else { Err(damaged(&path, digest)) }
+    }
+
+    fn blob_path(&self, digest: Digest) -> PathBuf {
+        forkyard_shared::blob::blob_path(Path::new(&self.attached.setup.blobs_dir), digest)
+    }
+
+    /// A place to write a result of any size.
+    pub(crate) fn sink(&self) -> Sink {
+        Sink::new(self.tmp_dir(), &self.tmp_name(), INLINE_MAX_BYTES)
+    }
+
+    pub(crate) fn tmp_dir(&self) -> &'a Path {
+        Path::new(&self.attached.setup.tmp_dir)
+    }
+
+    /// A name in `tmp/` that no other attempt uses.
+    pub(crate) fn tmp_name(&self) -> String {
+        format!("{}-{}-{}", std::process::id(), self.message.node.0, self.message.attempt)
+    }
+
+    pub(crate) fn run_token(&self) -> &'a str {
+        &self.attached.setup.token
+    }
+}
+
+fn wrong_format(artifact: &Artifact, wanted: &str) -> Failed {
+    let setup = &artifact.setup;
+    Failed::new(format!("artifact \"{}\" ({}) is not {wanted}", setup.name, setup.path))
+}
+
+fn unreadable(path: &Path, digest: Digest, error: std::io::Error) -> Failed {
+    Failed::new(format!("read blob {}: {error}", path.display())).because(Cause::Blob(digest))
+}
+
+fn damaged(path: &Path, digest: Digest) -> Failed {
+    let text = format!("blob {} is damaged: its bytes do not match its name", path.display());
+    Failed::new(text).because(Cause::Blob(digest))
+}

@@ -1,0 +1,170 @@
+//! A worker's life: receive a batch, claim and run its tasks one by one, report, until the
+//! zygote ends it, or dies itself (then the kernel ends it).
+
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use forkyard_shared::codec::{self, Frame};
+use forkyard_shared::ids::WorkerId;
+use forkyard_shared::mapping::PulsePage;
+use forkyard_shared::protocol::{
+    Cause, Completion, ERROR_MAX_BYTES, FLUSH_BYTES, Failure, FromWorker, LOG_MAX_BYTES, Task as Message,
+    ToCoordinator, ToWorker, WorkerEnds,
+};
+use forkyard_shared::sys;
+use forkyard_shared::value::{Body, INLINE_MAX_BYTES, Value};
+use ipc_channel::ipc::{IpcReceiver, IpcSender};
+
+use crate::attach::Attached;
+use crate::op::{Failed, Ops, Output};
+use crate::reap;
+use crate::task::Task;
+
+/// How long a worker looks for its next batch before it sleeps. Waking a sleeper costs some 50 us,
+/// looking costs a core: this much is worth it while batches follow each other closely.
+const SPIN: Duration = Duration::from_micros(30);
+
+/// A completion whose task took longer than this is reported at once: others may wait for it.
+const REPORT_AT_ONCE_NS: u64 = 100_000;
+
+pub(crate) struct Worker<'a> {
+    id: WorkerId,
+    ops: &'a Ops,
+    attached: &'a Attached,
+    pulse: PulsePage,
+    outbox: &'a IpcSender<Frame>,
+    pending: Vec<Completion>,
+    pending_bytes: usize,
+}
+
+impl<'a> Worker<'a> {
+    pub fn new(
+        id: WorkerId,
+        ops: &'a Ops,
+        attached: &'a Attached,
+        outbox: &'a IpcSender<Frame>,
+    ) -> std::io::Result<Worker<'a>> {
+        let pulse = PulsePage::map(&attached.pulses, id.index())?;
+        Ok(Worker { id, ops, attached, pulse, outbox, pending: Vec::new(), pending_bytes: 0 })
+    }
+
+    /// Serves until it is ended from outside. Returns why it cannot go on.
+    pub fn serve(mut self, ends: WorkerEnds) -> Result<Infallible, String> {
+        loop {
+            let frame = receive(&ends.inbox)?;
+            self.run(&codec::decode(&frame.0)?)?;
+        }
+    }
+
+    fn run(&mut self, batch: &ToWorker) -> Result<(), String> {
+        let slot = usize::from(batch.slot);
+        let mut returned = 0;
+        let mut now = sys::now_ns();
+        while let Some(index) = self.pulse.claim(slot, batch.number) {
+            let message = &batch.tasks[usize::from(index)];
+            let started_ns = now;
+            self.pulse.begin(message.node, started_ns);
+            let (outcome, log) = self.attempt(message);
+            self.pulse.end();
+            now = sys::now_ns();
+            let duration_ns = now - started_ns;
+            if duration_ns > REPORT_AT_ONCE_NS {
+                // What a command left running must not outlive its task. (Starting one takes longer
+                // than this, so that short tasks need not ask.)
+                reap::kill_children_except(&[]);
+            }
+            if outcome.is_err() {
+                // Later tasks of the batch may depend on this one: the coordinator decides anew.
+                returned = self.pulse.take_back(slot, batch.number).len() as u16;
+            }
+            self.pending_bytes += 64 + log.len() + inline_bytes(&outcome);
+            self.pending.push(Completion { node: message.node, started_ns, duration_ns, outcome, log });
+            if duration_ns > REPORT_AT_ONCE_NS || self.pending_bytes > FLUSH_BYTES {
+                self.report(batch.number, std::mem::take(&mut returned))?;
+            }
+        }
+        if !self.pending.is_empty() || returned > 0 {
+            self.report(batch.number, returned)?;
+        }
+        Ok(())
+    }
+
+    fn report(&mut self, batch: u32, returned: u16) -> Result<(), String> {
+        let done = std::mem::take(&mut self.pending);
+        self.pending_bytes = 0;
+        let message = FromWorker { worker: self.id, batch, done, returned };
+        let frame = Frame(codec::encode(&ToCoordinator::Worker(message)));
+        self.outbox.send(frame).map_err(|error| error.to_string())
+    }
+
+    fn attempt(&self, message: &Message) -> (Result<Value, Failure>, Vec<u8>) {
+        let task = Task::new(message, self.attached);
+        let op = self.ops.get(message.op);
+        let mut result = catch_unwind(AssertUnwindSafe(|| op.run(&task)))
+            .unwrap_or_else(|panic| Err(Failed::new(format!("the op panicked: {}", panic_text(&*panic)))));
+        if let Some(id) = self.attached.struck(&message.artifacts) {
+            let setup = &self.attached.artifacts[id.index()].setup;
+            let text = format!(
+                "artifact \"{}\" ({}) became unreadable while mapped: it was truncated or its disk failed",
+                setup.name, setup.path
+            );
+            result = Err(Failed::new(text).because(Cause::Artifact(id)));
+        }
+        let (outcome, mut log) = match result.and_then(|output| self.outsized(&task, output)) {
+            Ok(output) => (Ok(output.value), output.log),
+            Err(failed) => {
+                let mut message = failed.message;
+                truncate_text(&mut message, ERROR_MAX_BYTES);
+                (Err(Failure { message, cause: failed.cause }), failed.log)
+            }
+        };
+        log.truncate(LOG_MAX_BYTES);
+        (outcome, log)
+    }
+
+    /// Moves an inline value that is too long for a message into a file.
+    fn outsized(&self, task: &Task, output: Output) -> Result<Output, Failed> {
+        match &output.value.body {
+            Body::Inline(bytes) if bytes.len() > INLINE_MAX_BYTES => {
+                let mut sink = task.sink();
+                std::io::Write::write_all(&mut sink, bytes)?;
+                Ok(Output::written(output.value.kind, sink.finish()?).with_log(output.log))
+            }
+            _ => Ok(output),
+        }
+    }
+}
+
+fn receive(inbox: &IpcReceiver<Frame>) -> Result<Frame, String> {
+    let start = Instant::now();
+    loop {
+        if let Ok(frame) = inbox.try_recv() {
+            return Ok(frame);
+        }
+        if start.elapsed() > SPIN {
+            return inbox.recv().map_err(|error| error.to_string());
+        }
+    }
+}
+
+fn inline_bytes(outcome: &Result<Value, Failure>) -> usize {
+    match outcome {
+        Ok(Value { body: Body::Inline(bytes), .. }) => bytes.len(),
+        Ok(_) => 0,
+        Err(failure) => failure.message.len(),
+    }
+}
+
+fn truncate_text(text: &mut String, max_bytes: usize) {
+    if text.len() > max_bytes {
+        let end = (0..=max_bytes).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+        text.truncate(end);
+        text.push_str(" ...");
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}

@@ -1,0 +1,296 @@
+//! The zygote: the single-threaded process that holds the mappings and forks workers.
+//!
+//! It waits in one place for three things: a command from the coordinator (or its end, which is the end
+//! of everything below), and the death of a child. It is the parent of all workers, so it alone learns
+//! how they end; it reports a death only after all that the dead worker had started is gone too.
+//!
+//! It never starts a thread and never grows: everything it does allocate is there before the first
+//! fork, apart from a few dozen bytes a worker.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+
+use forkyard_shared::codec::{self, Frame};
+use forkyard_shared::ids::{ArtifactId, WorkerId};
+use forkyard_shared::protocol::{ArtifactSetup, FromZygote, Setup, ToCoordinator, ToZygote, WorkerEnds};
+use forkyard_shared::sys;
+use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Pid, dup2_stdout, getppid, setpgid};
+
+use crate::attach::{Artifact, Attached};
+use crate::op::Ops;
+use crate::reap;
+use crate::work::Worker;
+
+/// The coordinator's side of a zygote.
+pub struct Zygote {
+    /// Its process.
+    pub pid: Pid,
+    /// Where commands go, with descriptors.
+    pub control: OwnedFd,
+    /// Where a worker's end of its channel goes, before the command to fork it.
+    pub ends: IpcSender<WorkerEnds>,
+    /// Where everything from below arrives.
+    pub inbox: IpcReceiver<Frame>,
+    /// A way into the inbox for the coordinator's own threads.
+    pub wake: IpcSender<Frame>,
+}
+
+impl Zygote {
+    /// Ends the zygote and everything below it, and waits for that.
+    pub fn end(self) {
+        drop(self.control);
+        waitpid(self.pid, None).ok();
+    }
+}
+
+/// Forks the zygote. Must be called while the process has one thread.
+///
+/// # Errors
+/// When the system refuses a descriptor or a process.
+pub fn start(ops: &Ops) -> std::io::Result<Zygote> {
+    let (control, below) =
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    let (ends, ends_below) = ipc::channel()?;
+    let (wake, inbox) = ipc::channel()?;
+    let parent = std::process::id();
+    match sys::fork()? {
+        ForkResult::Parent { child } => Ok(Zygote { pid: child, control, ends, inbox, wake }),
+        ForkResult::Child => {
+            // The coordinator's ends, closed here so that its death is seen here.
+            drop((control, ends, inbox));
+            let status = match Loop::new(parent, ops, below, ends_below, wake) {
+                Ok(zygote) => zygote.serve(),
+                Err(error) => {
+                    eprintln!("forkyard: the zygote cannot start: {error}");
+                    70
+                }
+            };
+            sys::exit_now(status)
+        }
+    }
+}
+
+/// What a worker is born with.
+struct Birth {
+    zygote: u32,
+    worker: WorkerId,
+    ends: WorkerEnds,
+}
+
+struct Loop<'a> {
+    ops: &'a Ops,
+    control: OwnedFd,
+    ends: IpcReceiver<WorkerEnds>,
+    outbox: IpcSender<Frame>,
+    signals: SignalFd,
+    inherited_mask: SigSet,
+    workers: HashMap<Pid, WorkerId>,
+    setup: Option<(Setup, OwnedFd, OwnedFd)>,
+    artifacts: Vec<(ArtifactSetup, OwnedFd, Option<OwnedFd>)>,
+    attached: Option<&'static Attached>,
+}
+
+impl<'a> Loop<'a> {
+    fn new(
+        parent: u32,
+        ops: &'a Ops,
+        control: OwnedFd,
+        ends: IpcReceiver<WorkerEnds>,
+        outbox: IpcSender<Frame>,
+    ) -> std::io::Result<Loop<'a>> {
+        prctl::set_name(c"forkyard-zygote")?;
+        // A process group of its own: Ctrl-C at the terminal is the coordinator's to interpret.
+        setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+        prctl::set_child_subreaper(true)?;
+        // stdout is the coordinator's data: what an op prints goes to stderr.
+        dup2_stdout(std::io::stderr())?;
+        let mut mask = SigSet::empty();
+        mask.add(Signal::SIGCHLD);
+        mask.add(Signal::SIGTERM);
+        let mut inherited_mask = SigSet::empty();
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), Some(&mut inherited_mask))?;
+        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        // The coordinator's death arrives as a signal besides the end of file, because the latter
+        // comes late if anybody else holds the socket. Asked for after the mask is set; a parent that
+        // died before is found by its number.
+        prctl::set_pdeathsig(Signal::SIGTERM)?;
+        if getppid().as_raw() as u32 != parent {
+            sys::exit_now(0);
+        }
+        Ok(Loop {
+            ops,
+            control,
+            ends,
+            outbox,
+            signals,
+            inherited_mask,
+            workers: HashMap::new(),
+            setup: None,
+            artifacts: Vec::new(),
+            attached: None,
+        })
+    }
+
+    /// Serves until the coordinator is gone; then nothing below is left.
+    fn serve(mut self) -> i32 {
+        loop {
+            let mut fds = [
+                PollFd::new(self.control.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return self.end(&format!("poll: {error}")),
+            }
+            let commanded = fds[0].any().unwrap_or(true);
+            while let Ok(Some(signal)) = self.signals.read_signal() {
+                if signal.ssi_signo == Signal::SIGTERM as u32 {
+                    return self.end("");
+                }
+            }
+            self.bury();
+            if commanded {
+                match sys::receive_packet(&self.control) {
+                    Ok(None) => return self.end(""),
+                    Ok(Some((bytes, fds))) => match self.obey(&bytes, fds) {
+                        Ok(None) => {}
+                        Ok(Some(birth)) => return self.live(birth),
+                        Err(error) => return self.end(&error),
+                    },
+                    Err(error) => return self.end(&error.to_string()),
+                }
+            }
+        }
+    }
+
+    /// Kills everything below and says why, if that is news to anybody.
+    fn end(&mut self, why: &str) -> i32 {
+        reap::kill_children_except(&[]);
+        if why.is_empty() {
+            return 0;
+        }
+        eprintln!("forkyard: the zygote stops: {why}");
+        70
+    }
+
+    /// Carries out a command. In a worker that was forked by it, what it is born with.
+    fn obey(&mut self, bytes: &[u8], fds: Vec<OwnedFd>) -> Result<Option<Birth>, String> {
+        let mut fds = fds.into_iter();
+        match codec::decode(bytes)? {
+            ToZygote::Setup(setup) => {
+                let (lock, pulses) = fds.next().zip(fds.next()).ok_or("setup without descriptors")?;
+                self.setup = Some((setup, lock, pulses));
+            }
+            ToZygote::Artifact(setup) => {
+                let file = fds.next().ok_or("an artifact without a descriptor")?;
+                self.artifacts.push((setup, file, fds.next()));
+            }
+            ToZygote::Attach => {
+                let ready = self.attach();
+                self.tell(FromZygote::Ready(ready))?;
+            }
+            ToZygote::Fork(worker) => {
+                let ends = self.ends.recv().map_err(|error| error.to_string())?;
+                return self.fork(worker, ends);
+            }
+            ToZygote::Kill(worker) => {
+                let pid = self.workers.iter().find(|(_, id)| **id == worker).map(|(pid, _)| *pid);
+                if let Some(pid) = pid {
+                    kill(pid, Signal::SIGKILL).ok();
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn attach(&mut self) -> Result<(), (ArtifactId, String)> {
+        let (setup, lock, pulses) = self.setup.take().expect("BUG: attach before setup");
+        let artifacts = std::mem::take(&mut self.artifacts).into_iter().enumerate();
+        let artifacts = artifacts.map(|(index, (setup, file, table))| {
+            Artifact::map(setup, file, table).map_err(|e| (ArtifactId::new(index), e.to_string()))
+        });
+        let artifacts = artifacts.collect::<Result<_, _>>()?;
+        let attached = Attached { setup, _lock: lock, pulses, artifacts };
+        // Every worker refers to it for as long as it lives, which is as long as the process.
+        self.attached = Some(Box::leak(Box::new(attached)));
+        Ok(())
+    }
+
+    fn fork(&mut self, worker: WorkerId, ends: WorkerEnds) -> Result<Option<Birth>, String> {
+        let zygote = std::process::id();
+        match sys::fork() {
+            Ok(ForkResult::Parent { child }) => {
+                self.workers.insert(child, worker);
+                self.tell(FromZygote::Forked(worker, child.as_raw() as u32))?;
+                // `ends` is closed here: only the worker holds it now.
+                Ok(None)
+            }
+            Ok(ForkResult::Child) => Ok(Some(Birth { zygote, worker, ends })),
+            Err(error) => {
+                self.tell(FromZygote::ForkFailed(worker, error.to_string()))?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// The life of a worker, in the worker. Closes what is the zygote's.
+    fn live(self, birth: Birth) -> i32 {
+        let Loop { ops, outbox, inherited_mask, attached, .. } = self;
+        let attached = attached.expect("BUG: fork before attach");
+        // An op's panic is its task's error, and is reported as that.
+        std::panic::set_hook(Box::new(|_| {}));
+        let run = || -> Result<(), Box<dyn std::error::Error>> {
+            prctl::set_pdeathsig(Signal::SIGKILL)?;
+            if getppid().as_raw() as u32 != birth.zygote {
+                return Ok(());
+            }
+            prctl::set_name(c"forkyard-worker")?;
+            prctl::set_child_subreaper(true)?;
+            prctl::set_no_new_privs()?;
+            sigprocmask(SigmaskHow::SIG_SETMASK, Some(&inherited_mask), None)?;
+            attached.guard()?;
+            match Worker::new(birth.worker, ops, attached, &outbox)?.serve(birth.ends)? {}
+        };
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
+            Ok(Ok(())) => 0,
+            Ok(Err(error)) => {
+                eprintln!("forkyard: worker stops: {error}");
+                70
+            }
+            Err(_) => 70,
+        }
+    }
+
+    /// Waits for every child that has ended, kills what they left behind, and reports the workers
+    /// among them.
+    fn bury(&mut self) {
+        let mut dead = Vec::new();
+        while let Some((pid, end)) = sys::wait_any() {
+            if let Some(worker) = self.workers.remove(&pid) {
+                dead.push(FromZygote::Died { worker, pid: pid.as_raw() as u32, end });
+            }
+        }
+        if dead.is_empty() {
+            return;
+        }
+        let known: Vec<Pid> = self.workers.keys().copied().collect();
+        reap::kill_children_except(&known);
+        for death in dead {
+            // A coordinator that cannot hear it is gone, which the next poll tells.
+            self.tell(death).ok();
+        }
+    }
+
+    fn tell(&self, news: FromZygote) -> Result<(), String> {
+        let frame = Frame(codec::encode(&ToCoordinator::Zygote(news)));
+        self.outbox.send(frame).map_err(|error| error.to_string())
+    }
+}
