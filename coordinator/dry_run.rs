@@ -6,7 +6,6 @@ use forkyard_shared::ids::NodeId;
 use forkyard_worker::Ops;
 
 use crate::key::{Keys, ResultId};
-use crate::plan::Plan;
 use crate::run::{RunError, RunOptions, nodes_named, open_artifacts};
 use crate::store::{DigestMemo, Layout, Reader};
 
@@ -42,7 +41,7 @@ pub(crate) fn dry_run(options: &RunOptions, ops: &Ops) -> Result<DryRun, RunErro
         let readable = plan.results_of(node).all(|producer| results.contains_key(&producer));
         let key =
             if readable { keys.make(node, |producer| results.get(&producer).copied()).ok() } else { None };
-        let anew = refresh.contains(&node) || !is_cached(&plan, node);
+        let anew = refresh.contains(&node) || !plan.is_cached(node);
         match key.filter(|_| !anew).and_then(|key| reader.as_ref()?.lookup(key)) {
             Some(record) => {
                 results.insert(node, ResultId { kind: record.kind, digest: record.digest });
@@ -52,8 +51,4 @@ pub(crate) fn dry_run(options: &RunOptions, ops: &Ops) -> Result<DryRun, RunErro
         }
     }
     Ok(dry)
-}
-
-fn is_cached(plan: &Plan, node: NodeId) -> bool {
-    plan.detail(node).is_none_or(|detail| detail.cache)
 }

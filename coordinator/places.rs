@@ -24,6 +24,8 @@ pub(crate) enum Life {
     Asked,
     /// It runs, with this process id.
     Runs(u32),
+    /// The system refused it; it is not asked for again.
+    Refused,
 }
 
 /// A batch in a worker's hands.
@@ -34,19 +36,26 @@ pub(crate) struct Sent {
     next: usize,
 }
 
+impl Sent {
+    /// How many of its tasks have not ended.
+    pub fn left(&self) -> usize {
+        self.nodes.len() - self.next
+    }
+}
+
 impl Place {
+    /// Whether it can be sent batches.
+    pub fn is_alive(&self) -> bool {
+        matches!(self.life, Life::Asked | Life::Runs(_))
+    }
+
     /// A slot for another batch.
     pub fn free_slot(&self) -> Option<usize> {
         self.slots.iter().position(Option::is_none)
     }
 
-    /// How many batches it holds.
-    pub fn batches(&self) -> usize {
-        self.slots.iter().flatten().count()
-    }
-
     pub fn is_idle(&self) -> bool {
-        self.batches() == 0
+        self.slots.iter().all(Option::is_none)
     }
 
     pub fn sent(&mut self, slot: usize, number: u32, nodes: Vec<NodeId>) {

@@ -94,6 +94,11 @@ impl Plan {
         })
     }
 
+    /// Whether a stored result of the node will do.
+    pub fn is_cached(&self, node: NodeId) -> bool {
+        self.detail(node).is_none_or(|detail| detail.cache)
+    }
+
     /// The number of nodes.
     pub fn len(&self) -> usize {
         self.ops.len()

@@ -16,6 +16,7 @@ use forkyard_worker::zygote::Zygote;
 use ipc_channel::TryRecvError;
 use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
@@ -69,6 +70,9 @@ impl Pool {
     /// Takes over a zygote, with room for so many workers.
     pub fn new(zygote: Zygote, workers: usize) -> io::Result<Pool> {
         prctl::set_child_subreaper(true)?;
+        // A channel a worker. The zygote and what it forks keep the limit they were born with.
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
         let pool = Pool {
             pid: zygote.pid,
             control: Arc::new(zygote.control),

@@ -53,6 +53,13 @@ pub(crate) struct Limits {
     pub refresh: HashSet<NodeId>,
 }
 
+impl Limits {
+    /// Whether a node is to be run even if its result is stored.
+    pub fn runs_anew(&self, plan: &Plan, node: NodeId) -> bool {
+        self.refresh.contains(&node) || !plan.is_cached(node)
+    }
+}
+
 /// Why a run ended, where that is not because everything was done.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Ending {

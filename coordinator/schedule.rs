@@ -226,12 +226,6 @@ impl<'g> Scheduler<'g> {
         self.runnable.peek().map(|entry| entry.node)
     }
 
-    /// Taken nodes that no worker has: held, or between two attempts.
-    pub fn between_attempts(&self, worker_has: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
-        let nodes = (0..self.state.len()).map(NodeId::new);
-        nodes.filter(|node| self.state(*node) == State::Taken && !worker_has(*node)).collect()
-    }
-
     /// The most urgent runnable node, which is taken now.
     pub fn take(&mut self) -> Option<NodeId> {
         let node = self.runnable.pop()?.node;
@@ -288,21 +282,20 @@ impl<'g> Scheduler<'g> {
     /// The node will have no result. Everything that needs it is blocked; those nodes are returned.
     pub fn fail(&mut self, node: NodeId, outcome: Outcome) -> Vec<NodeId> {
         self.settle(node, outcome);
-        let (mut blocked, mut stack) = (Vec::new(), vec![node]);
+        let (mut blocked, mut stack, mut queued) = (Vec::new(), vec![node], false);
         while let Some(node) = stack.pop() {
             for &user in self.graph.users(node) {
                 if matches!(self.state(user), State::Waiting | State::Ready) {
-                    // A ready one is still in a queue if its need failed after having been done.
+                    // One is ready, and in a queue, if its need failed after having been done.
+                    queued |= self.state(user) == State::Ready;
                     self.settle(user, Outcome::Blocked);
                     blocked.push(user);
                     stack.push(user);
                 }
             }
         }
-        if !blocked.is_empty() {
-            let state = &self.state;
-            self.fresh.retain(|node| state[node.index()] == State::Ready);
-            self.runnable.retain(|entry| state[entry.node.index()] == State::Ready);
+        if queued {
+            self.clear_queues();
         }
         blocked
     }
@@ -321,18 +314,16 @@ impl<'g> Scheduler<'g> {
                     self.state[other.index()] = State::Waiting;
                 }
             }
-            let state = &self.state;
-            self.fresh.retain(|node| state[node.index()] == State::Ready);
-            self.runnable.retain(|entry| state[entry.node.index()] == State::Ready);
+            self.clear_queues();
         }
         self.release(user);
     }
 
-    /// Settles everything that is neither taken nor settled as cancelled; those nodes are returned.
+    /// Settles everything that is not settled as cancelled; those nodes are returned.
     pub fn cancel_rest(&mut self) -> Vec<NodeId> {
         self.fresh.clear();
         self.runnable.clear();
-        let open = |state: State| matches!(state, State::Waiting | State::Ready);
+        let open = |state: State| !matches!(state, State::Unwanted | State::Settled(_));
         let rest: Vec<NodeId> =
             (0..self.state.len()).map(NodeId::new).filter(|n| open(self.state(*n))).collect();
         rest.iter().for_each(|node| self.settle(*node, Outcome::Cancelled));
@@ -377,6 +368,13 @@ impl<'g> Scheduler<'g> {
     /// How often the node has killed its worker.
     pub fn crashes(&self, node: NodeId) -> u32 {
         self.tries.get(&node).map_or(0, |tries| tries.crashes)
+    }
+
+    /// Takes out of the queues what is not ready any more.
+    fn clear_queues(&mut self) {
+        let state = &self.state;
+        self.fresh.retain(|node| state[node.index()] == State::Ready);
+        self.runnable.retain(|entry| state[entry.node.index()] == State::Ready);
     }
 
     fn set_taken(&mut self, node: NodeId) {

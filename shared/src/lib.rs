@@ -7,6 +7,7 @@ pub mod blob;
 pub mod codec;
 pub mod digest;
 pub mod ids;
+mod kernel;
 pub mod mapping;
 pub mod protocol;
 pub mod pulse;

@@ -125,6 +125,22 @@ pub enum Param {
     },
 }
 
+impl Param {
+    /// Its bytes in a message, about.
+    pub fn len(&self) -> usize {
+        match self {
+            Param::Json(text) => text.len(),
+            Param::Inline(_, bytes) => bytes.len(),
+            Param::Blob { .. } => 48,
+        }
+    }
+
+    /// Whether it is an empty text or no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// Into the coordinator's inbox.
 #[derive(Debug, Encode, Decode)]
 pub enum ToCoordinator {

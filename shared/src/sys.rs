@@ -180,13 +180,13 @@ extern "C" fn on_sigbus(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void
 
 /// Scores rows with AVX2, FMA and F16C where the processor has them; `false` where it does not.
 #[cfg(target_arch = "x86_64")]
-pub(crate) fn scores_v3(query: &crate::scan::Query, rows: &[u8], scores: &mut [f32]) -> bool {
+pub(crate) fn scores_v3(query: &crate::kernel::Query, rows: &[u8], scores: &mut [f32]) -> bool {
     let able = is_x86_feature_detected!("avx2")
         && is_x86_feature_detected!("fma")
         && is_x86_feature_detected!("f16c");
     if able {
         // SAFETY: the processor has every feature that the function is compiled for.
-        unsafe { crate::scan::v3::scores(query, rows, scores) };
+        unsafe { crate::kernel::v3::scores(query, rows, scores) };
     }
     able
 }

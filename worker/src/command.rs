@@ -5,7 +5,6 @@
 //! One `poll` waits for three pipes and the command's end together. Threads would do too, but a worker
 //! has only one; reading the pipes one after the other would stop forever at the first full one.
 
-use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File};
@@ -21,6 +20,8 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{AccessFlags, Pid, access};
+
+use crate::log::Log;
 
 /// What to run.
 pub struct Command<'a> {
@@ -194,7 +195,7 @@ fn find(program: &str, cwd: &Path, env: &[(OsString, OsString)]) -> Result<PathB
     if program.contains('/') {
         return Ok(program.into());
     }
-    let path = env.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path);
+    let path = env.iter().rfind(|(name, _)| name == "PATH").map(|(_, path)| path);
     let mut denied = None;
     for dir in path.into_iter().flat_map(std::env::split_paths) {
         // The dot, which an absolute directory replaces, leaves a slash in every path.
@@ -315,61 +316,6 @@ fn drain(pipe: &mut Option<File>, to: &mut impl Write, buffer: &mut [u8]) -> io:
     Ok(())
 }
 
-/// The beginning and the end of a stream: where it says what it does, and where it says why it failed.
-struct Log {
-    half: usize,
-    head: Vec<u8>,
-    tail: VecDeque<u8>,
-    left_out: u64,
-}
-
-/// Room for the notice that something was left out, whatever the number in it.
-const NOTICE_MAX_BYTES: usize = 64;
-
-impl Log {
-    /// Keeps at most `limit` bytes, the notice included.
-    fn new(limit: usize) -> Log {
-        let half = limit.saturating_sub(NOTICE_MAX_BYTES) / 2;
-        Log { half, head: Vec::new(), tail: VecDeque::new(), left_out: 0 }
-    }
-
-    fn finish(self) -> Vec<u8> {
-        let Log { mut head, tail, left_out, .. } = self;
-        if left_out > 0 {
-            head.extend_from_slice(format!("\n... {left_out} bytes left out ...\n").as_bytes());
-        }
-        head.extend(tail);
-        head
-    }
-}
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = (self.half - self.head.len()).min(bytes.len());
-        let (first, rest) = bytes.split_at(room);
-        self.head.extend_from_slice(first);
-        self.tail.extend(rest);
-        let excess = self.tail.len().saturating_sub(self.half);
-        self.tail.drain(..excess);
-        self.left_out += excess as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// The last `n` lines of a log, for an error message: at most some kilobytes, without blank ends.
-pub fn last_lines(log: &[u8], n: usize) -> String {
-    const MAX_BYTES: usize = 2 << 10;
-    let log = log.trim_ascii();
-    let end = &log[log.len().saturating_sub(MAX_BYTES)..];
-    let text = String::from_utf8_lossy(end);
-    let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
-    lines[lines.len().saturating_sub(n)..].join("\n")
-}
-
 #[cfg(test)]
 mod tests {
     use std::error::Error;
@@ -477,10 +423,27 @@ mod tests {
     }
 
     #[test]
-    fn what_writes_on_in_the_background_keeps_nobody_waiting() {
-        // It ends by itself, of SIGPIPE, as soon as our end of its pipe is closed.
-        let (finished, _) = sh("yes & exit 3");
-        assert_eq!(finished.status.code(), Some(3));
+    fn a_writer_that_is_never_slower_than_us_keeps_nobody_waiting() {
+        /// Puts back into the pipe whatever is taken out.
+        struct Refill(io::PipeWriter, usize);
+        impl Write for Refill {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.1 += bytes.len();
+                assert!(self.1 < 10_000_000, "it is never done");
+                self.0.write(bytes)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (reader, mut writer) = io::pipe().unwrap();
+        writer.write_all(&[b'x'; 1000]).unwrap();
+        let capacity = fcntl(&reader, FcntlArg::F_GETPIPE_SZ).unwrap() as usize;
+        let mut pipe = Some(never_waiting(reader).unwrap());
+        let mut refill = Refill(writer, 0);
+        drain(&mut pipe, &mut refill, &mut [0; 300]).unwrap();
+        assert_eq!(refill.1, capacity);
+        assert!(pipe.is_some());
     }
 
     #[test]
@@ -608,34 +571,5 @@ mod tests {
         let cause = error.source().unwrap().downcast_ref::<io::Error>().unwrap();
         assert_eq!(cause.kind(), ErrorKind::FileTooLarge);
         assert_ends(parse_pid(&stdout.0));
-    }
-
-    #[test]
-    fn an_endless_log_keeps_its_ends() {
-        let mut log = Log::new(NOTICE_MAX_BYTES + 10);
-        for part in ["start", "..", "middle", "..", "the end"] {
-            log.write_all(part.as_bytes()).unwrap();
-        }
-        let said = log.finish();
-        assert_eq!(String::from_utf8(said).unwrap(), "start\n... 12 bytes left out ...\ne end");
-
-        let mut log = Log::new(1000);
-        for _ in 0..1000 {
-            log.write_all(&[b'x'; 997]).unwrap();
-            assert!(log.head.len() + log.tail.len() < 1000);
-        }
-        assert!(log.finish().len() <= 1000);
-
-        let mut log = Log::new(1000);
-        log.write_all(&[b'x'; 900]).unwrap();
-        assert_eq!(log.finish(), [b'x'; 900]);
-    }
-
-    #[test]
-    fn last_lines_are_few_and_readable() {
-        assert_eq!(last_lines(b"one\ntwo\r\n  three\n\n \n", 2), "two\n  three");
-        assert_eq!(last_lines(b"one\xff", 5), "one\u{fffd}");
-        assert_eq!(last_lines(b" \n", 5), "");
-        assert!(last_lines(&[b'x'; 100_000], 5).len() <= 4 << 10);
     }
 }

@@ -3,6 +3,7 @@
 
 mod attach;
 mod command;
+mod log;
 pub mod op;
 mod ops;
 mod reap;

@@ -12,6 +12,7 @@ use forkyard_shared::sink::{Body, Sink};
 use forkyard_shared::value::Kind;
 
 use crate::command::{self, Command, Stdin};
+use crate::log::last_lines;
 use crate::op::{Failed, Op, Output, ParamKind, ParamSpec, Signature};
 use crate::reap;
 use crate::task::Task;
@@ -54,7 +55,7 @@ fn run_in(task: &Task, scratch: &Path) -> Result<Output, Failed> {
     let result = if finished.status.success() {
         collect(task, &output, stdout, scratch)
     } else {
-        let said = command::last_lines(&finished.log, 5);
+        let said = last_lines(&finished.log, 5);
         let said = if said.is_empty() { "it wrote nothing to stderr".into() } else { said };
         Err(Failed::new(format!("{} ended with {}: {said}", argv[0], finished.status)))
     };

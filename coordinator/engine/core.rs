@@ -1,0 +1,200 @@
+//! The turns of the loop, and what a run consists of while it goes on.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use forkyard_shared::digest::Digest;
+use forkyard_shared::ids::{ArtifactId, NodeId, WorkerId};
+use forkyard_worker::Ops;
+
+use super::results::Held;
+use crate::cost::Costs;
+use crate::key::Keys;
+use crate::places::Place;
+use crate::plan::Plan;
+use crate::pool::{Event, Pool};
+use crate::report::{Finished, Ran, Report};
+use crate::run::{Ending, Limits, RunError};
+use crate::schedule::{Scheduler, State};
+use crate::store::{JournalEntry, Layout, Outcome, Reader, Writer};
+use crate::timers::{Timer, Timers};
+
+/// How often memory is sampled.
+pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+
+/// A run in progress.
+pub(crate) struct Engine<'a> {
+    pub plan: &'a Plan,
+    pub ops: &'a Ops,
+    pub layout: &'a Layout,
+    pub limits: Limits,
+    pub scheduler: Scheduler<'a>,
+    pub keys: Keys<'a>,
+    pub costs: Costs,
+    pub reader: Reader,
+    pub writer: Writer,
+    pub pool: &'a mut Pool,
+    pub report: &'a mut Report,
+    /// Maps the artifacts, once, before the first worker is needed.
+    pub attach: &'a mut dyn FnMut(&Pool, &mut Report) -> Result<(), RunError>,
+    pub state: Progressing,
+}
+
+/// What changes while a run goes on, beside the scheduler.
+pub(crate) struct Progressing {
+    pub(super) attached: bool,
+    pub(super) places: Vec<Place>,
+    pub(super) next_batch: u32,
+    pub(super) timers: Timers,
+    pub(super) sharing: bool,
+    /// Nodes in workers' hands by key, and the identical ones that wait for them.
+    pub(super) in_flight: HashMap<Digest, Vec<NodeId>>,
+    pub(super) results: HashMap<NodeId, Held>,
+    /// Nodes between two attempts.
+    pub(super) retries: HashSet<NodeId>,
+    /// How many nodes read each node's result.
+    pub(super) readers: HashMap<NodeId, usize>,
+    /// Set when nothing new is to be started.
+    pub(super) stopping: bool,
+    pub(super) interrupts: u32,
+    pub ending: Ending,
+    pub peak_private_bytes: u64,
+    pub(super) next_sample: Instant,
+}
+
+impl Progressing {
+    pub fn new(plan: &Plan, workers: usize) -> Progressing {
+        let mut readers = HashMap::new();
+        for node in (0..plan.len()).map(NodeId::new) {
+            for producer in plan.results_of(node) {
+                *readers.entry(producer).or_insert(0) += 1;
+            }
+        }
+        Progressing {
+            attached: false,
+            places: (0..workers).map(|_| Place::default()).collect(),
+            next_batch: 0,
+            timers: Timers::default(),
+            sharing: false,
+            in_flight: HashMap::new(),
+            results: HashMap::new(),
+            retries: HashSet::new(),
+            readers,
+            stopping: false,
+            interrupts: 0,
+            ending: Ending::Complete,
+            peak_private_bytes: 0,
+            next_sample: Instant::now(),
+        }
+    }
+}
+
+impl Engine<'_> {
+    /// Runs until every node is settled, or until the run has to stop. What is in hand is durable, or has
+    /// failed to become so, when this returns.
+    pub fn run(&mut self) -> Result<(), RunError> {
+        let result = self.turns();
+        self.writer.flush();
+        self.take_discarded();
+        if self.state.stopping || result.is_err() {
+            for node in self.scheduler.cancel_rest() {
+                self.tell(node, Outcome::Cancelled, None, None, None);
+            }
+        }
+        self.sample_memory();
+        self.writer.flush();
+        result?;
+        self.check_writer()
+    }
+
+    pub(super) fn turns(&mut self) -> Result<(), RunError> {
+        let tick = self.report.interval().unwrap_or(SAMPLE_EVERY).min(SAMPLE_EVERY);
+        self.state.timers.set(Instant::now() + tick, Timer::Tick);
+        loop {
+            self.look_up()?;
+            self.fill_workers()?;
+            self.writer.hand_over();
+            let settled = self.scheduler.is_drained() || self.state.stopping;
+            if settled && self.scheduler.taken() == 0 {
+                // The last group may yet fail, or bring down what named a changed artifact.
+                self.writer.flush();
+                self.check_writer()?;
+                self.take_discarded();
+                return Ok(());
+            }
+            self.report.flush();
+            let now = Instant::now();
+            let more_to_look_up = self.scheduler.has_fresh() && !self.state.stopping;
+            let limit = if more_to_look_up { Some(Duration::ZERO) } else { self.state.timers.wait(now) };
+            match self.pool.next(limit).map_err(RunError::Internal)? {
+                Some(Event::Message(message)) => self.on_message(message)?,
+                Some(Event::Signal(signal)) => self.on_signal(signal),
+                Some(Event::ZygoteGone) => return self.on_zygote_gone(),
+                None => {}
+            }
+            self.on_time(Instant::now(), tick);
+        }
+    }
+
+    pub(super) fn check_writer(&mut self) -> Result<(), RunError> {
+        match self.writer.failed() {
+            None => Ok(()),
+            Some(error) => Err(RunError::Store(error)),
+        }
+    }
+
+    /// Results that were thrown away because an artifact had changed: their nodes fail, by its name.
+    pub(super) fn take_discarded(&mut self) {
+        for (node, artifact) in self.writer.discarded() {
+            self.state.ending = Ending::ArtifactChanged(artifact);
+            let message = self.changed(artifact);
+            if matches!(self.scheduler.state(node), State::Settled(outcome) if outcome.is_done()) {
+                self.give_up(node, Outcome::Failed, message, None, Vec::new());
+            }
+        }
+    }
+
+    pub(super) fn changed(&self, artifact: ArtifactId) -> String {
+        let entry = &self.plan.artifacts[artifact.index()];
+        format!("artifact \"{}\" ({}) was changed while the run used it", entry.name, entry.path.display())
+    }
+
+    pub(super) fn tell(
+        &mut self,
+        node: NodeId,
+        outcome: Outcome,
+        ran: Option<(Ran, Vec<u8>)>,
+        value: Option<(Digest, u64)>,
+        error: Option<&str>,
+    ) {
+        self.forget_read(node);
+        let (ran, log) = ran.unzip();
+        let ran = ran.filter(|ran| ran.started_ns != 0);
+        let attempt = self.scheduler.attempt(node);
+        let key = (outcome.is_done()).then(|| self.keys.of(node));
+        self.writer.note(&JournalEntry {
+            node: self.plan.name(node).into(),
+            outcome,
+            attempt,
+            key,
+            duration_us: ran.map_or(0, |ran| ran.duration_ns / 1000),
+            error: error.map(String::from),
+            log: log.unwrap_or_default(),
+        });
+        if self.report.wants_all_nodes() || !outcome.is_done() {
+            self.report.node_finished(&Finished {
+                node: self.plan.name(node),
+                op: self.ops.name(self.plan.ops[node.index()]),
+                outcome,
+                attempt,
+                ran,
+                digest: value.map(|(digest, _)| digest.to_hex()),
+                bytes: value.map(|(_, len)| len),
+                error,
+            });
+        }
+    }
+}
+
+/// Stands for an attempt of which no time is known.
+pub(super) const NOT_RUN: Ran = Ran { worker: WorkerId(0), started_ns: 0, duration_ns: 0 };

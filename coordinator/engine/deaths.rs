@@ -1,0 +1,133 @@
+//! What happens to processes: births, deaths, signals.
+
+use std::time::Duration;
+
+use forkyard_shared::ids::{NodeId, WorkerId};
+use forkyard_shared::protocol::{End, FromZygote, ToCoordinator};
+use nix::sys::signal::Signal;
+
+use super::core::Engine;
+use crate::places::{self, Life, Place};
+use crate::pool::Event;
+use crate::run::{Ending, RunError};
+use crate::schedule::Trouble;
+
+/// So many workers may die one after the other in one place without finishing anything.
+const BARREN_MAX: u32 = 10;
+
+/// Stands for no node in particular: the worker is killed because the run is.
+const EVERY_NODE: NodeId = NodeId(u32::MAX);
+
+impl Engine<'_> {
+    pub(super) fn on_message(&mut self, message: ToCoordinator) -> Result<(), RunError> {
+        match message {
+            ToCoordinator::Worker(message) => self.on_worker(message),
+            ToCoordinator::Zygote(FromZygote::Forked(worker, pid)) => {
+                self.state.places[worker.index()].life = Life::Runs(pid);
+                self.pool.note_worker(pid);
+                self.report.worker_started(worker, pid);
+                Ok(())
+            }
+            ToCoordinator::Zygote(FromZygote::ForkFailed(worker, error)) => {
+                self.on_fork_failed(worker, &error)
+            }
+            ToCoordinator::Zygote(FromZygote::Died { worker, pid, end }) => self.on_died(worker, pid, end),
+            ToCoordinator::Zygote(FromZygote::Ready(_)) => Ok(()),
+            ToCoordinator::Wake => {
+                self.take_discarded();
+                self.check_writer()
+            }
+        }
+    }
+
+    pub(super) fn on_fork_failed(&mut self, worker: WorkerId, error: &str) -> Result<(), RunError> {
+        let nodes = self.state.places[worker.index()].abandon();
+        self.state.places[worker.index()].life = Life::Refused;
+        for node in nodes {
+            self.give_back(node);
+        }
+        if !self.state.places.iter().any(Place::is_alive) {
+            return Err(RunError::Pool(format!("the system refuses to start even one worker: {error}")));
+        }
+        self.report.say(&format!("the system refuses worker {}: {error}; going on with fewer", worker.0));
+        Ok(())
+    }
+
+    pub(super) fn on_died(&mut self, worker: WorkerId, pid: u32, end: End) -> Result<(), RunError> {
+        let running = self.pool.pulse(worker).current().map(|current| current.node);
+        let place = &mut self.state.places[worker.index()];
+        let running = running.filter(|node| place.holds(*node));
+        let killed_for = place.killing.take();
+        let held = place.abandon();
+        place.life = Life::Empty;
+        place.barren += 1;
+        if place.barren > BARREN_MAX && running.is_none() {
+            return Err(RunError::Pool(format!(
+                "worker {} cannot live: it {end} {} times without finishing anything",
+                worker.0, place.barren
+            )));
+        }
+        self.report.worker_lost(worker, pid, end, running.map(|node| self.plan.name(node)));
+        // The rest of its batches first, so that what depends on the node that failed is waiting by then.
+        for node in held.iter().filter(|node| Some(**node) != running) {
+            self.give_back(*node);
+        }
+        let Some(node) = running else { return Ok(()) };
+        match killed_for {
+            Some(late) if late == node => {
+                let timeout = self.plan.detail(node).and_then(|detail| detail.timeout).unwrap_or_default();
+                let message =
+                    format!("it ran for more than its timeout of {}", crate::text::duration(timeout));
+                self.on_trouble(node, Trouble::Timeout, message, None, Vec::new());
+            }
+            // Killed by us, because the user interrupted or because its neighbour was late.
+            Some(_) => {
+                self.give_back(node);
+            }
+            None => {
+                let times = self.scheduler.crashes(node) + 1;
+                let message = match times {
+                    1 => format!("its worker {end}"),
+                    _ => format!("its worker {end}; it has killed {times} workers"),
+                };
+                self.on_trouble(node, Trouble::Crash, message, None, Vec::new());
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_signal(&mut self, signal: Signal) {
+        self.state.interrupts += 1;
+        self.state.ending = Ending::Interrupted(signal);
+        if self.state.interrupts == 1 {
+            self.stop();
+            let running = crate::text::plural(self.scheduler.taken(), "running node");
+            self.report.say(&format!("interrupted: waiting for {running}; once more to stop now"));
+        } else {
+            for worker in places::ids(&self.state.places) {
+                let place = &mut self.state.places[worker.index()];
+                if place.is_alive() {
+                    place.killing = Some(EVERY_NODE);
+                    self.pool.kill(worker);
+                }
+            }
+        }
+    }
+
+    /// What had arrived before the end is taken; then the run ends.
+    pub(super) fn on_zygote_gone(&mut self) -> Result<(), RunError> {
+        while let Some(event) = self.pool.next(Some(Duration::ZERO)).map_err(RunError::Internal)? {
+            if let Event::Message(ToCoordinator::Worker(message)) = event {
+                self.on_worker(message)?;
+            }
+        }
+        for worker in places::ids(&self.state.places) {
+            for node in self.state.places[worker.index()].abandon() {
+                self.give_back(node);
+            }
+        }
+        self.state.stopping = true;
+        self.pool.bury_zygote();
+        Err(RunError::ZygoteDied)
+    }
+}

@@ -1,0 +1,241 @@
+//! Filling the workers: who gets the next batch, what is in it, and taking back what waits too long.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::time::{Duration, Instant};
+
+use forkyard_shared::digest::Digest;
+use forkyard_shared::ids::{NodeId, WorkerId};
+use forkyard_shared::protocol::ToWorker;
+use forkyard_worker::Ops;
+
+use super::core::Engine;
+use crate::places::{self, Life};
+use crate::plan::Plan;
+use crate::run::RunError;
+use crate::timers::Timer;
+
+/// How long a worker is idle before it gets what waits behind another.
+const SHARE_AFTER: Duration = Duration::from_millis(2);
+
+/// Parameters in one message: as much as the channel takes while its worker is busy and does not read. More
+/// goes alone, to an idle worker.
+const MESSAGE_BYTES: usize = 64 << 10;
+
+impl Engine<'_> {
+    pub(super) fn fill_workers(&mut self) -> Result<(), RunError> {
+        while !self.state.stopping && self.scheduler.runnable() > 0 {
+            let Some(worker) = self.next_place()? else { break };
+            if !self.send_batch(worker) {
+                break;
+            }
+        }
+        if !self.state.sharing
+            && !self.state.stopping
+            && self.scheduler.runnable() == 0
+            && self.has_idle_and_behind()
+        {
+            self.state.sharing = true;
+            self.state.timers.set(Instant::now() + SHARE_AFTER, Timer::Share);
+        }
+        Ok(())
+    }
+
+    /// A place that may be given a batch: an idle worker, a new one, or one whose next batch can wait
+    /// behind a short one.
+    pub(super) fn next_place(&mut self) -> Result<Option<WorkerId>, RunError> {
+        let idle = places::ids(&self.state.places).find(|id| {
+            let place = &self.state.places[id.index()];
+            place.is_alive() && place.is_idle() && place.killing.is_none()
+        });
+        if idle.is_some() {
+            return Ok(idle);
+        }
+        let empty =
+            places::ids(&self.state.places).find(|id| self.state.places[id.index()].life == Life::Empty);
+        if let Some(worker) = empty {
+            self.fork(worker)?;
+            return Ok(Some(worker));
+        }
+        let Some(next) = self.scheduler.peek() else { return Ok(None) };
+        if !self.costs.may_queue(self.plan.ops[next.index()]) {
+            return Ok(None);
+        }
+        let short = places::ids(&self.state.places).find(|id| {
+            let place = &self.state.places[id.index()];
+            place.killing.is_none()
+                && place.free_slot().is_some()
+                && place.in_use().iter().all(|(_, sent)| {
+                    sent.nodes.iter().all(|n| self.costs.may_queue(self.plan.ops[n.index()]))
+                })
+        });
+        Ok(short)
+    }
+
+    pub(super) fn fork(&mut self, worker: WorkerId) -> Result<(), RunError> {
+        if !self.state.attached {
+            (self.attach)(self.pool, self.report)?;
+            self.state.attached = true;
+        }
+        self.pool.fork(worker).map_err(|error| RunError::Pool(format!("start a worker: {error}")))?;
+        self.state.places[worker.index()].life = Life::Asked;
+        Ok(())
+    }
+
+    /// Sends the most urgent nodes; false if there is nothing that this worker can be sent now.
+    pub(super) fn send_batch(&mut self, worker: WorkerId) -> bool {
+        let mut nodes = self.collect_batch();
+        if nodes.is_empty() {
+            return false;
+        }
+        let (mut tasks, mut bytes) = (Vec::with_capacity(nodes.len()), 0);
+        for (index, node) in nodes.iter().enumerate() {
+            let Ok(task) = self.task(*node) else {
+                // A result that it reads is gone and is being computed anew; the others go on.
+                self.release_waiting(*node);
+                nodes.iter().filter(|other| *other != node).for_each(|other| self.give_back(*other));
+                return true;
+            };
+            bytes += task.params.iter().map(|(name, param)| name.len() + param.len()).sum::<usize>();
+            if bytes > MESSAGE_BYTES && (index > 0 || !self.state.places[worker.index()].is_idle()) {
+                break;
+            }
+            tasks.push(task);
+        }
+        for node in nodes.split_off(tasks.len()) {
+            self.give_back(node);
+        }
+        if nodes.is_empty() {
+            return false;
+        }
+        let number = self.state.next_batch;
+        self.state.next_batch = number.wrapping_add(1);
+        let place = &mut self.state.places[worker.index()];
+        let slot = place.free_slot().expect("BUG: a batch for a place without a free slot");
+        if let Some(timeout) = nodes.iter().filter_map(|n| self.plan.detail(*n)?.timeout).min() {
+            self.state.timers.set(Instant::now() + timeout, Timer::Timeout(worker));
+        }
+        place.sent(slot, number, nodes);
+        self.pool.send(worker, ToWorker { number, slot: slot as u8, tasks });
+        true
+    }
+
+    /// The most urgent nodes that fit one batch, with successors that need nothing outside it.
+    pub(super) fn collect_batch(&mut self) -> Vec<NodeId> {
+        let workers = self.state.places.len();
+        let (mut nodes, mut limit, mut at) = (Vec::new(), 1, 0);
+        loop {
+            if at == nodes.len() {
+                let Some(node) = self.scheduler.peek() else { break };
+                let fits = self.costs.batch(self.plan.ops[node.index()], self.scheduler.runnable(), workers);
+                limit = if nodes.is_empty() { fits } else { limit.min(fits) };
+                if nodes.len() >= limit {
+                    break;
+                }
+                self.scheduler.take();
+                if self.claim(node) {
+                    nodes.push(node);
+                }
+                continue;
+            }
+            let mut chained = Vec::new();
+            let (keys, in_flight, taken) = (&mut self.keys, &mut self.state.in_flight, nodes.len());
+            self.scheduler.chain(nodes[at], |user| {
+                let room = taken + chained.len() < self.costs.batch(self.plan.ops[user.index()], 1, workers);
+                if !room || !keys.is_known_early(user) {
+                    return false;
+                }
+                let Ok(key) = keys.make(user, |_| None) else { return false };
+                // One that is stored, or on its way, is settled when it becomes ready.
+                let stored = !self.limits.runs_anew(self.plan, user) && self.reader.lookup(key).is_some();
+                let taken = !stored && (!shares_its_key(self.plan, self.ops, user) || claim(in_flight, key));
+                if taken {
+                    chained.push(user);
+                }
+                taken
+            });
+            nodes.extend(chained);
+            at += 1;
+        }
+        self.scheduler.end_chain();
+        nodes
+    }
+
+    /// Notes that a node is on its way; false if an identical one is already, for which it now waits.
+    fn claim(&mut self, node: NodeId) -> bool {
+        if !shares_its_key(self.plan, self.ops, node) || claim(&mut self.state.in_flight, self.keys.of(node))
+        {
+            return true;
+        }
+        let others = self.state.in_flight.get_mut(&self.keys.of(node));
+        others.expect("BUG: a claim without its key").push(node);
+        false
+    }
+
+    /// Takes the nodes that wait for an identical one.
+    pub(super) fn waiting_for(&mut self, node: NodeId) -> Vec<NodeId> {
+        if !shares_its_key(self.plan, self.ops, node) {
+            return Vec::new();
+        }
+        self.state.in_flight.remove(&self.keys.of(node)).unwrap_or_default()
+    }
+
+    /// A node is no longer on its way; those that waited for it start anew.
+    pub(super) fn release_waiting(&mut self, node: NodeId) {
+        for other in self.waiting_for(node) {
+            self.scheduler.release(other);
+        }
+    }
+
+    /// A taken node comes back unrun.
+    pub(super) fn give_back(&mut self, node: NodeId) {
+        self.release_waiting(node);
+        self.scheduler.release(node);
+    }
+
+    pub(super) fn has_idle_and_behind(&self) -> bool {
+        let places = || self.state.places.iter();
+        let idle = places().any(|place| place.is_alive() && place.is_idle());
+        idle && places().any(|place| place.in_use().iter().map(|(_, sent)| sent.left()).sum::<usize>() > 1)
+    }
+
+    /// Takes back what no worker has begun.
+    pub(super) fn take_back(&mut self) {
+        for worker in places::ids(&self.state.places) {
+            let batches: Vec<(usize, u32)> = self.state.places[worker.index()]
+                .in_use()
+                .iter()
+                .map(|(slot, sent)| (*slot, sent.number))
+                .collect();
+            for (slot, number) in batches {
+                let unclaimed = self.pool.pulse(worker).take_back(slot, number);
+                self.return_nodes(worker, number, unclaimed.len());
+            }
+        }
+    }
+
+    pub(super) fn return_nodes(&mut self, worker: WorkerId, batch: u32, count: usize) {
+        if count > 0 {
+            for node in self.state.places[worker.index()].shorten(batch, count) {
+                self.give_back(node);
+            }
+        }
+    }
+}
+
+/// Whether another node could have the same key and do with this one's result. (No other node has the key of one
+/// that has its own id in it.)
+fn shares_its_key(plan: &Plan, ops: &Ops, node: NodeId) -> bool {
+    plan.is_cached(node) && !ops.get(plan.ops[node.index()]).signature().effect
+}
+
+/// Notes that a node of this key is on its way; false if one is already.
+fn claim(in_flight: &mut HashMap<Digest, Vec<NodeId>>, key: Digest) -> bool {
+    match in_flight.entry(key) {
+        Entry::Occupied(_) => false,
+        Entry::Vacant(entry) => {
+            entry.insert(Vec::new());
+            true
+        }
+    }
+}

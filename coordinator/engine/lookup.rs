@@ -1,0 +1,51 @@
+//! Looking ready nodes up: what is stored is done without a worker.
+
+use forkyard_shared::digest::Digest;
+use forkyard_shared::ids::NodeId;
+
+use super::core::Engine;
+use crate::key::ResultId;
+use crate::run::RunError;
+use crate::store::{Outcome, Record};
+
+/// Fresh nodes looked up in one turn: messages are not kept waiting for longer.
+const LOOK_UPS_A_TURN: usize = 4096;
+
+impl Engine<'_> {
+    pub(super) fn look_up(&mut self) -> Result<(), RunError> {
+        for _ in 0..LOOK_UPS_A_TURN {
+            if self.state.stopping {
+                return Ok(());
+            }
+            let Some(node) = self.scheduler.next_fresh() else { return Ok(()) };
+            match self.make_key(node) {
+                Err(message) => {
+                    self.scheduler.hold(node);
+                    self.give_up(node, Outcome::Failed, message, None, Vec::new());
+                }
+                Ok(key) => match self.stored(node, key) {
+                    Some(record) => self.on_stored(node, record),
+                    None => self.scheduler.must_run(node),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn make_key(&mut self, node: NodeId) -> Result<Digest, String> {
+        let results = &self.state.results;
+        self.keys.make(node, |producer| results.get(&producer).map(|result| result.id))
+    }
+
+    fn stored(&self, node: NodeId, key: Digest) -> Option<Record> {
+        if self.limits.runs_anew(self.plan, node) { None } else { self.reader.lookup(key) }
+    }
+
+    pub(super) fn on_stored(&mut self, node: NodeId, record: Record) {
+        let (digest, bytes) = (record.digest, record.len);
+        let (kind, len) = (record.kind, record.len);
+        self.keep(node, ResultId { kind, digest }, len, None, Some(record));
+        self.scheduler.done(node, Outcome::Cached);
+        self.tell(node, Outcome::Cached, None, Some((digest, bytes)), None);
+    }
+}

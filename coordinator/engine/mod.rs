@@ -1,0 +1,17 @@
+//! The event loop: looks ready nodes up, hands those that must run to workers in batches, and takes what
+//! comes back. The only place where the state of a run changes.
+//!
+//! - Look up what has become ready; what is stored is done without a worker.
+//! - Fill the workers, most urgent node first.
+//! - Hand the results of this turn to the store's thread.
+//! - Wait for the next message or timer, and act on it.
+
+mod core;
+mod deaths;
+mod dispatch;
+mod lookup;
+mod results;
+mod returns;
+mod time;
+
+pub(crate) use core::{Engine, Progressing};

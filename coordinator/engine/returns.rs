@@ -1,0 +1,191 @@
+//! What comes back of nodes: results, failures, and what follows from them.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use forkyard_shared::blob::blob_path;
+use forkyard_shared::digest::Digest;
+use forkyard_shared::ids::{NodeId, WorkerId};
+use forkyard_shared::protocol::{Cause, Completion, Failure, FromWorker};
+use forkyard_shared::value::{Body, Value};
+
+use super::core::{Engine, NOT_RUN};
+use crate::key::ResultId;
+use crate::manifest::OnFailure;
+use crate::plan::Retry;
+use crate::report::Ran;
+use crate::run::{Ending, RunError};
+use crate::schedule::{Trouble, Verdict};
+use crate::store::{NewResult, NewValue, Outcome};
+use crate::timers::Timer;
+
+impl Engine<'_> {
+    pub(super) fn on_worker(&mut self, message: FromWorker) -> Result<(), RunError> {
+        let FromWorker { worker, batch, done, returned } = message;
+        // Before the completions: a node that is given back must be waiting when the one before it fails.
+        self.return_nodes(worker, batch, usize::from(returned));
+        for completion in done {
+            if !self.state.places[worker.index()].ended(batch, completion.node) {
+                return Err(RunError::Internal(format!(
+                    "worker {} ended node {} out of turn",
+                    worker.0, completion.node.0
+                )));
+            }
+            self.state.places[worker.index()].barren = 0;
+            self.on_completion(worker, completion);
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_completion(&mut self, worker: WorkerId, completion: Completion) {
+        let Completion { node, started_ns, duration_ns, outcome, log } = completion;
+        let ran = Ran { worker, started_ns, duration_ns };
+        self.costs.learn(self.plan.ops[node.index()], duration_ns as f64 / 1e9);
+        match outcome {
+            Ok(value) => self.on_result(node, value, ran, log),
+            Err(failure) => self.on_failure(node, failure, ran, log),
+        }
+    }
+
+    pub(super) fn on_result(&mut self, node: NodeId, value: Value, ran: Ran, log: Vec<u8>) {
+        let (kind, digest, len) = (value.kind, value.digest, value.len());
+        let (new, bytes) = match value.body {
+            Body::Inline(bytes) => {
+                let kept = self.state.readers.contains_key(&node).then(|| bytes.clone());
+                (NewValue::Bytes(bytes), kept)
+            }
+            Body::File { name, len } => {
+                if let Err(error) = self.adopt_blob(&name, digest) {
+                    let failure =
+                        Failure { message: format!("keep result {digest}: {error}"), cause: Cause::DiskFull };
+                    return self.on_failure(node, failure, ran, log);
+                }
+                (NewValue::File { len }, None)
+            }
+        };
+        let key = self.keys.of(node);
+        self.keep(node, ResultId { kind, digest }, len, bytes, None);
+        let held = self.waiting_for(node);
+        let duration = Duration::from_nanos(ran.duration_ns);
+        let artifacts = self.plan.artifacts_of(node).to_vec();
+        self.writer.put(NewResult { node, key, kind, digest, value: new, duration, artifacts });
+        self.scheduler.done(node, Outcome::Ran);
+        self.tell(node, Outcome::Ran, Some((ran, log)), Some((digest, len)), None);
+        for other in held {
+            let bytes = self.state.results.get(&node).and_then(|result| result.bytes.clone());
+            self.keep(other, ResultId { kind, digest }, len, bytes, None);
+            self.scheduler.done(other, Outcome::Cached);
+            self.tell(other, Outcome::Cached, None, Some((digest, len)), None);
+        }
+    }
+
+    /// Gives a finished file its name. The store's thread syncs the directory before anything refers to it.
+    pub(super) fn adopt_blob(&self, name: &str, digest: Digest) -> io::Result<()> {
+        let path = blob_path(&self.layout.blobs_dir(), digest);
+        std::fs::create_dir_all(path.parent().expect("a blob lies in a directory"))?;
+        std::fs::rename(self.layout.tmp_dir().join(name), path)
+    }
+
+    pub(super) fn on_failure(&mut self, node: NodeId, failure: Failure, ran: Ran, log: Vec<u8>) {
+        match failure.cause {
+            Cause::Blob(digest) => {
+                // A result that this node reads is damaged: the node that made it makes it again.
+                let producer = self.plan.results_of(node).find(|producer| {
+                    self.state.results.get(producer).is_some_and(|result| result.id.digest == digest)
+                });
+                if let Some(producer) = producer {
+                    let moved = match self.layout.quarantine(digest) {
+                        Ok(()) => "; it is in quarantine",
+                        Err(_) => "",
+                    };
+                    self.report.say(&format!(
+                        "{}{moved}; node {} runs again",
+                        failure.message,
+                        self.plan.name(producer)
+                    ));
+                    self.release_waiting(node);
+                    self.scheduler.revive(producer, node);
+                    return;
+                }
+            }
+            Cause::DiskFull => {
+                // Not the node's fault: it runs when there is room.
+                self.state.ending = Ending::StoreFull(failure.message);
+                self.give_back(node);
+                return self.stop();
+            }
+            Cause::Artifact(artifact) => {
+                self.state.ending = Ending::ArtifactChanged(artifact);
+                return self.give_up(node, Outcome::Failed, failure.message, Some(ran), log);
+            }
+            Cause::Task => {}
+        }
+        self.on_trouble(node, Trouble::Error, failure.message, Some(ran), log);
+    }
+
+    /// An attempt went wrong: the node is tried again, or fails.
+    pub(super) fn on_trouble(
+        &mut self,
+        node: NodeId,
+        trouble: Trouble,
+        message: String,
+        ran: Option<Ran>,
+        log: Vec<u8>,
+    ) {
+        let retry = self.plan.detail(node).map_or_else(Retry::default, |detail| detail.retry.clone());
+        match self.scheduler.judge(node, trouble, &retry, self.plan.settings.max_crashes) {
+            // Interrupted: there is no time for another attempt, nor has the node failed.
+            Verdict::Again(_) if self.state.stopping => {
+                self.give_back(node);
+            }
+            Verdict::Again(delay) if delay.is_zero() => {
+                self.give_back(node);
+            }
+            Verdict::Again(delay) => {
+                self.state.retries.insert(node);
+                self.state.timers.set(Instant::now() + delay, Timer::Retry(node));
+            }
+            Verdict::Fail => {
+                let outcome = if trouble == Trouble::Timeout { Outcome::TimedOut } else { Outcome::Failed };
+                self.give_up(node, outcome, message, ran, log);
+            }
+        }
+    }
+
+    pub(super) fn give_up(
+        &mut self,
+        node: NodeId,
+        outcome: Outcome,
+        message: String,
+        ran: Option<Ran>,
+        log: Vec<u8>,
+    ) {
+        self.release_waiting(node);
+        let blocked = self.scheduler.fail(node, outcome);
+        self.tell(node, outcome, Some((ran.unwrap_or(NOT_RUN), log)), None, Some(&message));
+        let why = format!("it needs {}, which did not succeed", self.plan.name(node));
+        for user in blocked {
+            self.tell(user, Outcome::Blocked, None, None, Some(&why));
+        }
+        let failures = self.scheduler.counts().failures();
+        let stop = match self.limits.max_failures {
+            Some(max) => failures > max,
+            None => self.limits.on_failure == OnFailure::Stop,
+        };
+        if stop {
+            self.stop();
+        }
+    }
+
+    /// Starts nothing new.
+    pub(super) fn stop(&mut self) {
+        if !self.state.stopping {
+            self.state.stopping = true;
+            self.take_back();
+            // What waits for its next attempt will not get one.
+            for node in std::mem::take(&mut self.state.retries) {
+                self.give_back(node);
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What happens because time passes: timeouts, second attempts, progress.
+
+use std::time::{Duration, Instant};
+
+use forkyard_shared::ids::{NodeId, WorkerId};
+
+use super::core::{Engine, SAMPLE_EVERY};
+use crate::places::{self, Life};
+use crate::report::Status;
+use crate::timers::Timer;
+
+impl Engine<'_> {
+    pub(super) fn on_time(&mut self, now: Instant, tick: Duration) {
+        while let Some(timer) = self.state.timers.due(now) {
+            match timer {
+                Timer::Tick => {
+                    if now >= self.state.next_sample {
+                        self.sample_memory();
+                    }
+                    let status = self.status();
+                    self.report.show(&status);
+                    self.state.timers.set(now + tick, Timer::Tick);
+                }
+                Timer::Timeout(worker) => self.check_timeout(worker, now),
+                Timer::Retry(node) => {
+                    if self.state.retries.remove(&node) {
+                        self.give_back(node);
+                    }
+                }
+                Timer::Share => {
+                    self.state.sharing = false;
+                    if self.scheduler.runnable() == 0 && self.has_idle_and_behind() {
+                        self.take_back();
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn check_timeout(&mut self, worker: WorkerId, now: Instant) {
+        let timeout_of = |node: NodeId| self.plan.detail(node).and_then(|detail| detail.timeout);
+        let Some(place) = self.state.places.get(worker.index()) else { return };
+        let shortest = place
+            .in_use()
+            .iter()
+            .flat_map(|(_, sent)| sent.nodes.iter())
+            .filter_map(|n| timeout_of(*n))
+            .min();
+        let Some(shortest) = shortest else { return };
+        let current = self.pool.pulse(worker).current().filter(|current| place.holds(current.node));
+        let limit = current.and_then(|current| Some((current, timeout_of(current.node)?)));
+        let Some((current, timeout)) = limit else {
+            // Nothing with a limit runs right now, but something will.
+            return self.state.timers.set(now + shortest, Timer::Timeout(worker));
+        };
+        let ran = Duration::from_nanos(forkyard_shared::sys::now_ns().saturating_sub(current.started_ns));
+        if ran < timeout {
+            self.state.timers.set(now + (timeout - ran), Timer::Timeout(worker));
+        } else if place.killing.is_none() {
+            self.state.places[worker.index()].killing = Some(current.node);
+            self.pool.kill(worker);
+        }
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let now = forkyard_shared::sys::now_ns();
+        let mut running: Vec<(String, Duration)> = places::ids(&self.state.places)
+            .filter_map(|worker| {
+                let current = self.pool.pulse(worker).current()?;
+                let name = self.plan.name(current.node).to_string();
+                Some((name, Duration::from_nanos(now.saturating_sub(current.started_ns))))
+            })
+            .collect();
+        running.sort_by_key(|(_, since)| std::cmp::Reverse(*since));
+        let counts = self.scheduler.counts();
+        Status {
+            wanted: self.scheduler.wanted(),
+            settled: counts.settled(),
+            cached: counts.cached,
+            failed: counts.failures(),
+            running,
+            longest_remaining: f64::from(self.scheduler.longest_remaining()),
+        }
+    }
+
+    pub(super) fn sample_memory(&mut self) {
+        self.state.next_sample = Instant::now() + SAMPLE_EVERY;
+        let private = |pid: u32| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+            line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+        };
+        let pids = self.state.places.iter().filter_map(|place| match place.life {
+            Life::Runs(pid) => Some(pid),
+            Life::Empty | Life::Asked | Life::Refused => None,
+        });
+        let total: u64 = pids.filter_map(private).sum::<u64>() * 1024;
+        self.state.peak_private_bytes = self.state.peak_private_bytes.max(total);
+    }
+}
