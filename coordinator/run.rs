@@ -228,6 +228,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     let nodes = engine.scheduler.wanted();
     drop(engine);
     drop(pool);
+    layout.clear_tmp(None);
     let summary = RunSummary {
         nodes: nodes as u64,
         ran: counts.ran as u64,

@@ -170,7 +170,11 @@ impl Engine<'_> {
         self.forget_read(node);
         let (ran, log) = ran.unzip();
         let ran = ran.filter(|ran| ran.started_ns != 0);
-        let attempt = self.scheduler.attempt(node);
+        let attempt = match outcome {
+            Outcome::Ran => self.scheduler.attempt(node),
+            Outcome::Failed | Outcome::TimedOut => self.scheduler.attempt(node) - 1,
+            Outcome::Cached | Outcome::Skipped | Outcome::Blocked | Outcome::Cancelled => 0,
+        };
         let key = (outcome.is_done()).then(|| self.keys.of(node));
         self.writer.note(&JournalEntry {
             node: self.plan.name(node).into(),

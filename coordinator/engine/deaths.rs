@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use forkyard_shared::ids::{NodeId, WorkerId};
 use forkyard_shared::protocol::{End, FromZygote, ToCoordinator};
+use forkyard_shared::pulse::Current;
+use forkyard_shared::sys::now_ns;
 use nix::sys::signal::Signal;
 
 use super::core::Engine;
 use crate::places::{self, Life, Place};
 use crate::pool::Event;
+use crate::report::Ran;
 use crate::run::{Ending, RunError};
 use crate::schedule::Trouble;
 
@@ -54,12 +57,14 @@ impl Engine<'_> {
     }
 
     pub(super) fn on_died(&mut self, worker: WorkerId, pid: u32, end: End) -> Result<(), RunError> {
-        let running = self.pool.pulse(worker).current().map(|current| current.node);
+        let current = self.pool.pulse(worker).current();
         let place = &mut self.state.places[worker.index()];
-        let running = running.filter(|node| place.holds(*node));
+        let current = current.filter(|current| place.holds(current.node));
+        let running = current.map(|current| current.node);
         let killed_for = place.killing.take();
         let held = place.abandon();
         place.life = Life::Empty;
+        self.layout.clear_tmp(Some(pid));
         place.barren += 1;
         if place.barren > BARREN_MAX && running.is_none() {
             return Err(RunError::Pool(format!(
@@ -72,25 +77,24 @@ impl Engine<'_> {
         for node in held.iter().filter(|node| Some(**node) != running) {
             self.give_back(*node);
         }
-        let Some(node) = running else { return Ok(()) };
+        let Some(Current { node, started_ns }) = current else { return Ok(()) };
+        let ran = Some(Ran { worker, started_ns, duration_ns: now_ns().saturating_sub(started_ns) });
         match killed_for {
             Some(late) if late == node => {
                 let timeout = self.plan.detail(node).and_then(|detail| detail.timeout).unwrap_or_default();
                 let message =
                     format!("it ran for more than its timeout of {}", crate::text::duration(timeout));
-                self.on_trouble(node, Trouble::Timeout, message, None, Vec::new());
+                self.on_trouble(node, Trouble::Timeout, message, ran, Vec::new());
             }
             // Killed by us, because the user interrupted or because its neighbour was late.
-            Some(_) => {
-                self.give_back(node);
-            }
+            Some(_) => self.give_back(node),
             None => {
                 let times = self.scheduler.crashes(node) + 1;
                 let message = match times {
                     1 => format!("its worker {end}"),
                     _ => format!("its worker {end}; it has killed {times} workers"),
                 };
-                self.on_trouble(node, Trouble::Crash, message, None, Vec::new());
+                self.on_trouble(node, Trouble::Crash, message, ran, Vec::new());
             }
         }
         Ok(())

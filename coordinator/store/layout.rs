@@ -90,11 +90,23 @@ impl Layout {
         make(&self.dir)?;
         let lock =
             Lock::take(&self.lock_path()).map_err(|error| StoreError::Lock(self.dir.clone(), error))?;
-        fs::remove_dir_all(self.tmp_dir()).ok();
         for dir in [self.tmp_dir(), self.blobs_dir(), self.dir.join("runs")] {
             make(&dir)?;
         }
+        self.clear_tmp(None);
         Ok(lock)
+    }
+
+    /// Clears `tmp/` of what a worker left there (their files' names start with their number), or of everything.
+    /// For the lock's holder.
+    pub fn clear_tmp(&self, worker: Option<u32>) {
+        let prefix = worker.map_or(String::new(), |pid| format!("{pid}-"));
+        let entries = fs::read_dir(self.tmp_dir()).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)) {
+            let path = entry.path();
+            // What cannot be removed now is tried again by the next run.
+            if path.is_dir() { fs::remove_dir_all(path).ok() } else { fs::remove_file(path).ok() };
+        }
     }
 
     /// The database, for the lock's holder, who makes it if there is none.

@@ -26,6 +26,8 @@ impl Op for Crash {
         if let Some(number) = task.optional::<i32>("signal")? {
             let signal = Signal::try_from(number)
                 .map_err(|_| Failed::new(format!("parameter signal: there is no signal {number}")))?;
+            // The runtime takes the first SIGSEGV or SIGBUS for itself, and steps back.
+            raise(signal)?;
             raise(signal)?;
             return Ok(Output::null());
         }

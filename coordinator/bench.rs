@@ -1,0 +1,119 @@
+//! Doors for `benches/`, which can only use what is public: each calls one private part and decides
+//! nothing. Not an interface; it changes with the parts behind it.
+
+use std::hint::black_box;
+use std::path::Path;
+use std::time::Duration;
+
+use forkyard_shared::digest::Digest;
+use forkyard_shared::ids::NodeId;
+use forkyard_shared::value::Kind;
+
+use crate::graph::{Graph, GraphBuilder};
+use crate::schedule::{Scheduler, Urgency};
+use crate::store::{
+    Layout, Lock, NewResult, NewValue, Outcome, Reader, RunDir, RunHeader, StoreError, Writer,
+    WriterSettings,
+};
+
+/// The graph of a run.
+pub struct Dag(Graph);
+
+impl Dag {
+    /// The graph of nodes that each need those of its list.
+    ///
+    /// # Panics
+    /// When they run in a circle.
+    pub fn build(needs: &[Vec<u32>]) -> Dag {
+        let mut builder = GraphBuilder::new();
+        needs.iter().for_each(|needs| builder.push(needs.iter().copied().map(NodeId)));
+        Dag(builder.build().expect("no node needs itself"))
+    }
+
+    /// Takes every node through the scheduler, one at a time; how many there were.
+    pub fn drain(&self) -> usize {
+        let remaining = self.0.remaining(|_| 1.0).into_iter();
+        let urgency = remaining.map(|remaining| Urgency { priority: 0, remaining }).collect();
+        let mut scheduler = Scheduler::new(&self.0, urgency, |_| true);
+        while !scheduler.is_drained() {
+            while let Some(node) = scheduler.next_fresh() {
+                scheduler.must_run(node);
+            }
+            if let Some(node) = scheduler.take() {
+                scheduler.done(node, Outcome::Ran);
+            }
+        }
+        scheduler.counts().ran
+    }
+}
+
+/// The writer of an empty store, and the lock that it needs.
+pub struct Log(Writer, Lock);
+
+impl Log {
+    /// Makes the store.
+    ///
+    /// # Errors
+    /// When the store cannot be made.
+    pub fn create(dir: &Path) -> Result<Log, StoreError> {
+        let layout = Layout::new(dir);
+        let lock = layout.prepare()?;
+        let header = RunHeader {
+            manifest: String::new(),
+            name: None,
+            nodes: 0,
+            workers: 0,
+            pid: 0,
+            started: 0,
+            commit: String::new(),
+        };
+        let run = RunDir::create(dir, &header)
+            .map_err(|error| StoreError::Io("make the run's directory".into(), error))?;
+        let settings = WriterSettings {
+            commit_every: usize::MAX,
+            commit_within: Duration::MAX,
+            unchanged: Box::new(|_| true),
+            wake: Box::new(|| {}),
+        };
+        Ok(Log(Writer::start(&layout, &run, settings)?, lock))
+    }
+
+    /// Appends results; they are durable when it returns.
+    pub fn append(&mut self, results: &[(Digest, Vec<u8>)]) {
+        for (node, (key, bytes)) in results.iter().enumerate() {
+            self.0.put(NewResult {
+                node: NodeId::new(node),
+                key: *key,
+                kind: Kind::Bytes,
+                digest: Digest::of(bytes),
+                value: NewValue::Bytes(bytes.clone()),
+                duration: Duration::ZERO,
+                artifacts: Vec::new(),
+            });
+        }
+        self.0.flush();
+    }
+
+    /// How many of them are.
+    pub fn durable(&self) -> u64 {
+        self.0.durable()
+    }
+}
+
+/// A store as a run finds it.
+pub struct Lookup(Reader);
+
+impl Lookup {
+    /// Opens a store in which so many keys will be looked up.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn open(dir: &Path, expected: usize) -> Result<Lookup, StoreError> {
+        Reader::for_run(&Layout::new(dir), expected).map(Lookup)
+    }
+
+    /// Looks up every key; how many there were.
+    pub fn count<'a>(&self, keys: impl Iterator<Item = &'a Digest>) -> usize {
+        keys.filter_map(|key| black_box(self.0.lookup(*key))).count()
+    }
+}
