@@ -12,8 +12,7 @@ use forkyard_shared::value::Kind;
 use crate::graph::{Graph, GraphBuilder};
 use crate::schedule::{Scheduler, Urgency};
 use crate::store::{
-    Layout, Lock, NewResult, NewValue, Outcome, Reader, RunDir, RunHeader, StoreError, Writer,
-    WriterSettings,
+    Layout, Lock, NewResult, NewValue, Outcome, Reader, RunDir, RunHeader, StoreError, Writer, WriterSettings,
 };
 
 /// The graph of a run.
@@ -48,7 +47,10 @@ impl Dag {
 }
 
 /// The writer of an empty store, and the lock that it needs.
-pub struct Log(Writer, Lock);
+pub struct Log {
+    writer: Writer,
+    _lock: Lock,
+}
 
 impl Log {
     /// Makes the store.
@@ -75,13 +77,13 @@ impl Log {
             unchanged: Box::new(|_| true),
             wake: Box::new(|| {}),
         };
-        Ok(Log(Writer::start(&layout, &run, settings)?, lock))
+        Ok(Log { writer: Writer::start(&layout, &run, settings)?, _lock: lock })
     }
 
     /// Appends results; they are durable when it returns.
     pub fn append(&mut self, results: &[(Digest, Vec<u8>)]) {
         for (node, (key, bytes)) in results.iter().enumerate() {
-            self.0.put(NewResult {
+            self.writer.put(NewResult {
                 node: NodeId::new(node),
                 key: *key,
                 kind: Kind::Bytes,
@@ -91,12 +93,12 @@ impl Log {
                 artifacts: Vec::new(),
             });
         }
-        self.0.flush();
+        self.writer.flush();
     }
 
     /// How many of them are.
     pub fn durable(&self) -> u64 {
-        self.0.durable()
+        self.writer.durable()
     }
 }
 

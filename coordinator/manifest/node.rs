@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use forkyard_worker::op::{Artifacts, ParamKind, ParamSpec, Signature};
+use forkyard_worker::params::{Artifacts, ParamKind, ParamSpec, Signature};
 use serde_json::{Map, Value};
 
 use super::problem::Fault;

@@ -105,7 +105,11 @@ impl Layout {
         for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)) {
             let path = entry.path();
             // What cannot be removed now is tried again by the next run.
-            if path.is_dir() { fs::remove_dir_all(path).ok() } else { fs::remove_file(path).ok() };
+            if path.is_dir() {
+                fs::remove_dir_all(path).ok()
+            } else {
+                fs::remove_file(path).ok()
+            };
         }
     }
 

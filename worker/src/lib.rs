@@ -4,13 +4,15 @@
 mod attach;
 mod command;
 mod log;
-pub mod op;
+mod op;
 mod ops;
+pub mod params;
 mod reap;
+mod registry;
 mod task;
 mod work;
 pub mod zygote;
 
-pub use op::{Failed, Op, Ops, Output};
-pub use reap::kill_children_except;
+pub use op::{Failed, Op, Output};
+pub use registry::Ops;
 pub use task::Task;

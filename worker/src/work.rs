@@ -17,8 +17,9 @@ use forkyard_shared::value::{Body, INLINE_MAX_BYTES, Value};
 use ipc_channel::ipc::{IpcReceiver, IpcSender};
 
 use crate::attach::Attached;
-use crate::op::{Failed, Ops, Output};
+use crate::op::{Failed, Output};
 use crate::reap;
+use crate::registry::Ops;
 use crate::task::Task;
 
 /// How long a worker looks for its next batch before it sleeps. Waking a sleeper costs some 50 us,

@@ -25,8 +25,8 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, dup2_stdout, getppid, setpgid};
 
 use crate::attach::{Artifact, Attached};
-use crate::op::Ops;
 use crate::reap;
+use crate::registry::Ops;
 use crate::work::Worker;
 
 /// The coordinator's side of a zygote.

@@ -1,6 +1,7 @@
 //! `bytes`: a range of an artifact's bytes.
 
-use crate::op::{Artifacts, Failed, Op, Output, ParamKind, ParamSpec, Signature};
+use crate::op::{Failed, Op, Output};
+use crate::params::{Artifacts, ParamKind, ParamSpec, Signature};
 use crate::task::Task;
 
 pub(super) struct Bytes;

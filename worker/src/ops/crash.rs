@@ -3,7 +3,8 @@
 use forkyard_shared::sys;
 use nix::sys::signal::{Signal, raise};
 
-use crate::op::{Artifacts, Failed, Op, Output, ParamKind, ParamSpec, Signature};
+use crate::op::{Failed, Op, Output};
+use crate::params::{Artifacts, ParamKind, ParamSpec, Signature};
 use crate::task::Task;
 
 pub(super) struct Crash;

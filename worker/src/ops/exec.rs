@@ -13,7 +13,8 @@ use forkyard_shared::value::Kind;
 
 use crate::command::{self, Command, Stdin};
 use crate::log::last_lines;
-use crate::op::{Failed, Op, Output, ParamKind, ParamSpec, Signature};
+use crate::op::{Failed, Op, Output};
+use crate::params::{ParamKind, ParamSpec, Signature};
 use crate::reap;
 use crate::task::Task;
 

@@ -1,6 +1,7 @@
 //! `lookup`: one record of an artifact, by key or by row.
 
-use crate::op::{Artifacts, Failed, Op, Output, ParamKind, ParamSpec, Signature};
+use crate::op::{Failed, Op, Output};
+use crate::params::{Artifacts, ParamKind, ParamSpec, Signature};
 use crate::task::Task;
 
 pub(super) struct Lookup;

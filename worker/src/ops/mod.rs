@@ -11,7 +11,7 @@ mod spin;
 mod topk;
 mod value;
 
-use crate::op::Ops;
+use crate::registry::Ops;
 
 /// All of them. A version is raised when an op's results change: then its nodes run anew.
 pub(crate) fn standard() -> Ops {

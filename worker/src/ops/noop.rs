@@ -1,6 +1,7 @@
 //! `noop`: does nothing, for graphs whose shape is the point.
 
-use crate::op::{Artifacts, Failed, Op, Output, Signature};
+use crate::op::{Failed, Op, Output};
+use crate::params::{Artifacts, Signature};
 use crate::task::Task;
 
 pub(super) struct Noop;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::op::{Artifacts, Failed, Op, Output, ParamKind, ParamSpec, Signature};
+use crate::op::{Failed, Op, Output};
+use crate::params::{Artifacts, ParamKind, ParamSpec, Signature};
 use crate::task::Task;
 
 pub(super) struct Sleep;

@@ -1,0 +1,139 @@
+//! What an op says of its parameters, so that a manifest is checked before anything runs.
+
+/// What an op takes.
+#[derive(Clone, Copy, Default)]
+pub struct Signature {
+    /// The parameters it knows; `None`: it takes any.
+    pub params: Option<&'static [ParamSpec]>,
+    /// Whether its parameters stand beside `op` in the manifest, and not in `params`.
+    pub beside: bool,
+    /// How many artifacts it names.
+    pub artifacts: Artifacts,
+    /// Whether its only point is its effect on the machine: then each node is run, and the node's id
+    /// is part of its key.
+    pub effect: bool,
+}
+
+impl Signature {
+    /// Whether it runs a command: then the files that its command line names are part of its key.
+    pub fn runs_command(&self) -> bool {
+        self.params.is_some_and(|specs| specs.iter().any(|spec| spec.kind == ParamKind::Command))
+    }
+}
+
+/// How many artifacts an op names.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Artifacts {
+    /// Any number.
+    #[default]
+    Any,
+    /// None at all.
+    None,
+    /// Exactly one.
+    One,
+}
+
+/// A parameter that an op knows.
+#[derive(Clone, Copy)]
+pub struct ParamSpec {
+    /// Its name.
+    pub name: &'static str,
+    /// What it may be.
+    pub kind: ParamKind,
+    /// Whether a node must give it.
+    pub required: bool,
+}
+
+impl ParamSpec {
+    /// A parameter that may be left out.
+    pub const fn optional(name: &'static str, kind: ParamKind) -> ParamSpec {
+        ParamSpec { name, kind, required: false }
+    }
+
+    /// A parameter that must be given.
+    pub const fn required(name: &'static str, kind: ParamKind) -> ParamSpec {
+        ParamSpec { name, kind, required: true }
+    }
+}
+
+/// What a parameter may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum ParamKind {
+    /// Any value, or another node's result.
+    Any,
+    /// True or false.
+    Flag,
+    /// A whole number from 0 up.
+    Count,
+    /// A number from 0 up.
+    Seconds,
+    /// A string.
+    Text,
+    /// A string or another node's result.
+    Stream,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// Two whole numbers: from, and up to but not with.
+    Range,
+    /// A list of numbers, or another node's result.
+    Vector,
+    /// A list of strings.
+    Texts,
+    /// A program and its arguments, or one line for a shell.
+    Command,
+    /// A table of strings.
+    TextTable,
+    /// A table of other nodes' results.
+    Results,
+}
+
+impl ParamKind {
+    /// Whether another node's result may stand there.
+    pub fn takes_result(self) -> bool {
+        matches!(self, ParamKind::Any | ParamKind::Stream | ParamKind::Vector)
+    }
+
+    /// Whether `value` fits, else what was expected.
+    pub fn check(self, value: &serde_json::Value) -> Result<(), String> {
+        use serde_json::Value::*;
+        let text = |v: &serde_json::Value| v.is_string();
+        let fits = match self {
+            ParamKind::Any => true,
+            ParamKind::Flag => value.is_boolean(),
+            ParamKind::Count => value.is_u64(),
+            ParamKind::Seconds => value.as_f64().is_some_and(|s| (0.0..=1e9).contains(&s)),
+            ParamKind::Text | ParamKind::Stream => value.is_string(),
+            ParamKind::Choice(words) => value.as_str().is_some_and(|w| words.contains(&w)),
+            ParamKind::Range => matches!(value, Array(pair) if pair.len() == 2
+                && pair.iter().all(|v| v.is_u64()) && pair[0].as_u64() <= pair[1].as_u64()),
+            ParamKind::Vector => matches!(value, Array(v) if v.iter().all(|v| v.is_number())),
+            ParamKind::Texts => matches!(value, Array(v) if v.iter().all(text)),
+            ParamKind::Command => match value {
+                Array(words) => !words.is_empty() && words.iter().all(text),
+                line => line.is_string(),
+            },
+            ParamKind::TextTable => matches!(value, Object(t) if t.values().all(text)),
+            ParamKind::Results => false,
+        };
+        if fits { Ok(()) } else { Err(self.expected()) }
+    }
+
+    /// What a value of this kind looks like.
+    pub fn expected(self) -> String {
+        match self {
+            ParamKind::Any => "any value".into(),
+            ParamKind::Flag => "true or false".into(),
+            ParamKind::Count => "a whole number from 0 up".into(),
+            ParamKind::Seconds => "a number of seconds from 0 to 1e9".into(),
+            ParamKind::Text => "a string".into(),
+            ParamKind::Stream => r#"a string or "{{ nodes.X.result }}""#.into(),
+            ParamKind::Choice(words) => format!("one of {}", words.join(", ")),
+            ParamKind::Range => "[from, to) as two whole numbers, from <= to".into(),
+            ParamKind::Vector => r#"a list of numbers or "{{ nodes.X.result }}""#.into(),
+            ParamKind::Texts => "a list of strings".into(),
+            ParamKind::Command => "a list of strings: the program and its arguments".into(),
+            ParamKind::TextTable => "a table of strings".into(),
+            ParamKind::Results => r#"a table of "{{ nodes.X.result }}""#.into(),
+        }
+    }
+}
