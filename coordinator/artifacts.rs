@@ -69,6 +69,9 @@ impl OpenArtifact {
             file.rewind().map_err(|error| problem(&error))?;
         }
         let bytes = file.metadata().map_err(|error| problem(&error))?.len();
+        if bytes == 0 {
+            return Err(problem(&"is empty"));
+        }
         let (layout, table) = read_layout(entry, &file, bytes).map_err(|error| problem(&error))?;
         let table = table.map(|table| mapping::sealed_copy("forkyard-table", &table[..])).transpose();
         let table = table.map_err(|error| problem(&error))?;

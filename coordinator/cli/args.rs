@@ -16,7 +16,7 @@ Exit codes:
   4         the store is unusable: disk full, damaged, or locked by a live run
   5         the system refuses the processes
   70        a bug in forkyard, or its zygote was killed
-  130, 143  interrupted";
+  129, 130, 143  interrupted by SIGHUP, Ctrl-C, SIGTERM";
 
 /// Map large files once, fork workers onto them, run a DAG of nodes, keep every result.
 #[derive(Parser)]

@@ -91,12 +91,12 @@ fn summary(result: &RunResult, store: &Path) -> String {
         words.join(", "),
         text::duration(wall)
     );
-    if summary.artifact_bytes > 0 {
-        let private = text::bytes(summary.peak_private_bytes);
-        out += &format!("\nartifacts: {} once for all workers", text::bytes(summary.artifact_bytes));
-        if summary.peak_private_bytes > 0 {
-            out += &format!("; the workers' own memory: {private} at the most");
-        }
+    if summary.artifact_bytes > 0 && summary.peak_private_bytes > 0 {
+        let (shared, private) =
+            (text::bytes(summary.artifact_bytes), text::bytes(summary.peak_private_bytes));
+        out += &format!(
+            "\nartifacts: {shared} once for all workers; the workers' own memory: {private} at the most"
+        );
     }
     out += &format!("\n{} new in {}", text::plural(summary.durable as usize, "result"), store.display());
     out

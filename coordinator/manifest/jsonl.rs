@@ -24,8 +24,9 @@ pub(super) fn read(source: &Source, builder: &mut Builder) {
         if line.is_empty() {
             continue;
         }
-        let result = if number == 0 && line.contains("\"forkyard\"") {
-            read_header(line, builder)
+        let header = if number == 0 { header(line) } else { None };
+        let result = if let Some(header) = header {
+            read_header(&header, builder)
         } else {
             match serde_json::from_str::<Line>(line) {
                 Ok(node) => builder.node(&node.id, &node.op, node.needs.iter().map(|n| &*n.0), node.rest, at),
@@ -44,9 +45,13 @@ pub(super) fn read(source: &Source, builder: &mut Builder) {
     }
 }
 
-fn read_header(line: &str, builder: &mut Builder) -> Result<(), Fault> {
-    let header: Map<String, Value> = serde_json::from_str(line).map_err(|e| Fault::new(e.to_string()))?;
-    for (key, value) in &header {
+/// The first line, if it is a header: nodes have no key `forkyard`.
+fn header(line: &str) -> Option<Map<String, Value>> {
+    serde_json::from_str(line).ok().filter(|header: &Map<String, Value>| header.contains_key("forkyard"))
+}
+
+fn read_header(header: &Map<String, Value>, builder: &mut Builder) -> Result<(), Fault> {
+    for (key, value) in header {
         match (key.as_str(), value) {
             ("forkyard", version) => {
                 if version.as_u64() != Some(1) {
