@@ -73,7 +73,7 @@ impl Log {
             .map_err(|error| StoreError::Io("make the run's directory".into(), error))?;
         let settings = WriterSettings {
             commit_every: usize::MAX,
-            commit_within: Duration::MAX,
+            commit_within: Duration::from_secs(3600),
             unchanged: Box::new(|_| true),
             wake: Box::new(|| {}),
         };

@@ -19,6 +19,8 @@
 //! ```
 
 mod artifacts;
+#[doc(hidden)]
+pub mod bench;
 mod cli;
 mod cost;
 mod dry_run;
@@ -34,6 +36,8 @@ mod pool;
 mod report;
 mod run;
 mod schedule;
+#[cfg(test)]
+mod schedule_tests;
 mod store;
 mod sweep;
 mod text;

@@ -18,7 +18,7 @@ use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use parking_lot::Mutex;
 
@@ -64,6 +64,7 @@ pub(crate) struct Pool {
     token: String,
     /// Every worker that ever ran.
     workers: Vec<Pid>,
+    ended: bool,
 }
 
 impl Pool {
@@ -84,6 +85,7 @@ impl Pool {
             places: (0..workers).map(|_| None).collect(),
             token: random_token()?,
             workers: Vec::new(),
+            ended: false,
         };
         pool.watch_zygote()?;
         Ok(pool)
@@ -214,10 +216,14 @@ impl Pool {
         Ok(())
     }
 
-    /// The zygote is gone: ends what it could not end any more, and waits for that.
-    pub fn bury_zygote(&mut self) {
-        waitpid(self.pid, Some(WaitPidFlag::empty())).ok();
-        sweep::kill_adopted(&self.token, &self.workers);
+    /// Ends the zygote and waits until everything below it is gone. If it had been killed before, what it left is
+    /// ours to end.
+    pub fn end(&mut self) {
+        if !std::mem::replace(&mut self.ended, true) {
+            kill(self.pid, Signal::SIGTERM).ok();
+            waitpid(self.pid, None).ok();
+            sweep::kill_adopted(&self.token, &self.workers);
+        }
     }
 
     fn tell(&self, message: &ToZygote, fds: &[std::os::fd::BorrowedFd]) -> io::Result<()> {
@@ -226,10 +232,8 @@ impl Pool {
 }
 
 impl Drop for Pool {
-    /// Ends the zygote and waits until everything below it is gone.
     fn drop(&mut self) {
-        kill(self.pid, Signal::SIGTERM).ok();
-        waitpid(self.pid, Some(WaitPidFlag::empty())).ok();
+        self.end();
     }
 }
 

@@ -281,16 +281,21 @@ impl<'g> Scheduler<'g> {
 
     /// The node will have no result. Everything that needs it is blocked; those nodes are returned.
     pub fn fail(&mut self, node: NodeId, outcome: Outcome) -> Vec<NodeId> {
+        let was_done = matches!(self.state(node), State::Settled(before) if before.is_done());
         self.settle(node, outcome);
         let (mut blocked, mut stack, mut queued) = (Vec::new(), vec![node], false);
-        while let Some(node) = stack.pop() {
-            for &user in self.graph.users(node) {
+        while let Some(failed) = stack.pop() {
+            for &user in self.graph.users(failed) {
                 if matches!(self.state(user), State::Waiting | State::Ready) {
                     // One is ready, and in a queue, if its need failed after having been done.
                     queued |= self.state(user) == State::Ready;
                     self.settle(user, Outcome::Blocked);
                     blocked.push(user);
                     stack.push(user);
+                } else if failed != node || !was_done {
+                    // It had what it needed before that was revived: should it come back, it must not wait
+                    // for what will not be. It finds out again.
+                    self.waiting[user.index()] -= 1;
                 }
             }
         }

@@ -186,6 +186,25 @@ fn two_readers_that_find_a_result_missing_revive_it_once() {
 }
 
 #[test]
+fn a_revived_node_that_fails_does_not_hold_up_who_had_its_result() {
+    let graph = graph(&[&[], &[0], &[0], &[1]]);
+    let mut scheduler = scheduler(&graph, |node| Urgency { priority: -(node as i32), ..ALIKE });
+    for node in [0, 1] {
+        let node = take(&mut scheduler, node);
+        scheduler.done(node, Outcome::Cached);
+    }
+    let (early, late) = (take(&mut scheduler, 2), take(&mut scheduler, 3));
+    scheduler.revive(NodeId(0), early);
+    let failed = take(&mut scheduler, 0);
+    assert_eq!(numbers(scheduler.fail(failed, Outcome::Failed)), [2]);
+    // Now the result of 1 is found missing too, and its worker dies: it must be able to run again.
+    scheduler.revive(NodeId(1), late);
+    let again = take(&mut scheduler, 1);
+    scheduler.release(again);
+    assert_eq!(order(&mut scheduler), [1, 3]);
+}
+
+#[test]
 fn what_is_cancelled_does_not_come_again() {
     let graph = graph(&[&[], &[0], &[], &[]]);
     let mut scheduler = scheduler(&graph, |node| Urgency { priority: -(node as i32), ..ALIKE });

@@ -94,6 +94,12 @@ impl Engine<'_> {
     /// failed to become so, when this returns.
     pub fn run(&mut self) -> Result<(), RunError> {
         let result = self.turns();
+        self.sample_memory();
+        if result.is_err() {
+            // Nobody writes any more; if the disk was full, there may be room now for what is in hand.
+            self.pool.end();
+            self.layout.clear_tmp(None);
+        }
         self.writer.flush();
         self.take_discarded();
         if self.state.stopping || result.is_err() {
@@ -101,7 +107,6 @@ impl Engine<'_> {
                 self.tell(node, Outcome::Cancelled, None, None, None);
             }
         }
-        self.sample_memory();
         self.writer.flush();
         result?;
         self.check_writer()

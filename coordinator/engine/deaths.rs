@@ -131,7 +131,6 @@ impl Engine<'_> {
             }
         }
         self.state.stopping = true;
-        self.pool.bury_zygote();
         Err(RunError::ZygoteDied)
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use forkyard_worker::Ops;
 
 use super::build::Builder;
-use super::problem::ManifestError;
+use super::problem::{Fault, ManifestError};
 use super::source::{Source, Syntax};
 use super::{jsonl, tables};
 use crate::plan::Plan;
@@ -16,22 +16,34 @@ use crate::plan::Plan;
 /// When a file cannot be read, or with every mistake in them.
 pub(crate) fn load(path: &Path, ops: &Ops) -> Result<Plan, ManifestError> {
     let mut builder = Builder::new(path, ops);
+    let mut sources = vec![Source::read(path)?];
     let mut files = vec![path.to_path_buf()];
-    let mut sources = Vec::new();
-    while let Some(file) = files.get(sources.len()).cloned() {
-        let source = Source::read(&file)?;
-        builder.enter(Source::dir(&file), sources.len());
+    let mut at = 0;
+    while let Some(source) = sources.get(at) {
+        let dir = Source::dir(&files[at]);
+        builder.enter(dir.clone(), at);
         match source.syntax {
-            Syntax::Toml => tables::read(&source, &mut builder),
-            Syntax::JsonLines => jsonl::read(&source, &mut builder),
+            Syntax::Toml => tables::read(source, &mut builder),
+            Syntax::JsonLines => jsonl::read(source, &mut builder),
         }
-        sources.push(source);
-        for include in builder.take_includes() {
-            let include: PathBuf = Source::dir(&file).join(include);
-            if !files.contains(&include) {
-                files.push(include);
+        for (index, include) in builder.take_includes().into_iter().enumerate() {
+            let file: PathBuf = dir.join(include);
+            if files.contains(&file) {
+                continue;
+            }
+            match Source::read(&file) {
+                Ok(source) => {
+                    sources.push(source);
+                    files.push(file);
+                }
+                Err(error @ ManifestError::Unreadable { .. }) => {
+                    let fault = Fault::new(error.to_string()).in_item(index).inside("include").inside("run");
+                    builder.problem(sources[at].header_problem(fault));
+                }
+                Err(error) => return Err(error),
             }
         }
+        at += 1;
     }
     builder.finish(&sources)
 }

@@ -98,6 +98,14 @@ impl Source {
         }
     }
 
+    /// Where a fault is in what stands outside of nodes.
+    pub fn header_problem(&self, fault: Fault) -> Problem {
+        match self.syntax {
+            Syntax::Toml => self.toml_problem(&[], fault),
+            Syntax::JsonLines => self.json_problem(0, fault),
+        }
+    }
+
     /// Where a fault is in TOML; `prefix` leads to the table in which it was found.
     pub fn toml_problem(&self, prefix: &[Step], fault: Fault) -> Problem {
         let path: Vec<Step> = prefix.iter().cloned().chain(fault.path).collect();

@@ -120,7 +120,8 @@ impl Writer {
             settings,
             progress: progress.clone(),
             hurry: hurry.clone(),
-            recent_blobs: HashMap::new(),
+            unindexed_blobs: HashMap::new(),
+            own_blobs: HashMap::new(),
             group: Vec::new(),
             group_journal: Vec::new(),
             due: None,
@@ -207,8 +208,10 @@ struct Work {
     settings: WriterSettings,
     progress: Arc<Progress>,
     hurry: Arc<AtomicBool>,
-    /// Small blobs that are not in the database's index yet.
-    recent_blobs: HashMap<Digest, i64>,
+    /// Small blobs of earlier runs that are not in the database's index yet.
+    unindexed_blobs: HashMap<Digest, i64>,
+    /// Small blobs that this run has written or compared.
+    own_blobs: HashMap<Digest, i64>,
     group: Vec<NewResult>,
     group_journal: Vec<u8>,
     due: Option<Instant>,
@@ -217,9 +220,9 @@ struct Work {
 
 impl Work {
     fn run(mut self, requests: Receiver<ToWriter>) {
-        let recent = &mut self.recent_blobs;
+        let unindexed = &mut self.unindexed_blobs;
         let loaded = self.database.unindexed_blobs(|digest, row| {
-            recent.insert(digest, row);
+            unindexed.insert(digest, row);
         });
         // Not to know a blob means to store it twice.
         loaded.ok();
@@ -234,7 +237,7 @@ impl Work {
             match requests.recv_timeout(wait) {
                 Ok(ToWriter::Chunk(results, journal)) => self.take(results, &journal),
                 Ok(ToWriter::Flush(done)) => {
-                    self.commit();
+                    self.commit_now();
                     self.hurry.store(false, Relaxed);
                     done.send(()).ok();
                 }
@@ -262,34 +265,39 @@ impl Work {
         self.group_journal.extend(journal);
     }
 
+    /// Commits the group, unless a commit has failed before: then the group grows until the run has stopped and
+    /// [`Writer::flush`] tries for the last time.
     fn commit(&mut self) {
         self.due = None;
-        let group = std::mem::take(&mut self.group);
-        let journal = std::mem::take(&mut self.group_journal);
-        if self.progress.trouble.lock().failed.is_some() {
-            return;
+        if self.progress.trouble.lock().failed.is_none() {
+            self.commit_now();
         }
-        let group = self.without_changed(group);
-        // In this order: blobs are on the disk before a row names them, rows before the journal says so.
-        let stored = self
-            .sync_blob_dirs(&group)
-            .map_err(|error| format!("sync {}: {error}", self.blobs_dir.display()));
-        let stored =
-            stored.and_then(|()| self.append(&group).map_err(|error| format!("write the database: {error}")));
-        let noted = stored.and_then(|()| {
-            self.progress.durable.fetch_add(group.len() as u64, Relaxed);
-            self.more_to_fold |= !group.is_empty();
-            if journal.is_empty() {
-                return Ok(());
-            }
-            journal::append(&mut self.journal, &journal)
-                .map_err(|error| format!("write the journal: {error}"))
-        });
-        if let Err(error) = noted {
+    }
+
+    fn commit_now(&mut self) {
+        let group = std::mem::take(&mut self.group);
+        self.group = self.without_changed(group);
+        if let Err(error) = self.store_group() {
             self.database.rollback();
             self.progress.trouble.lock().failed = Some(error);
             (self.settings.wake)();
+            return;
         }
+        self.progress.durable.fetch_add(self.group.len() as u64, Relaxed);
+        self.more_to_fold |= !self.group.is_empty();
+        self.group.clear();
+        self.group_journal.clear();
+    }
+
+    /// In this order: blobs are on the disk before a row names them, rows before the journal says so.
+    fn store_group(&mut self) -> Result<(), String> {
+        self.sync_blob_dirs().map_err(|error| format!("sync {}: {error}", self.blobs_dir.display()))?;
+        self.append().map_err(|error| format!("write the database: {error}"))?;
+        if self.group_journal.is_empty() {
+            return Ok(());
+        }
+        journal::append(&mut self.journal, &self.group_journal)
+            .map_err(|error| format!("write the journal: {error}"))
     }
 
     /// The group without the results of artifacts that are no longer what they were.
@@ -314,8 +322,8 @@ impl Work {
         kept
     }
 
-    fn sync_blob_dirs(&self, group: &[NewResult]) -> io::Result<()> {
-        let files = group.iter().filter(|result| matches!(result.value, NewValue::File { .. }));
+    fn sync_blob_dirs(&self) -> io::Result<()> {
+        let files = self.group.iter().filter(|result| matches!(result.value, NewValue::File { .. }));
         let dirs: HashSet<PathBuf> = files
             .filter_map(|result| blob_path(&self.blobs_dir, result.digest).parent().map(PathBuf::from))
             .collect();
@@ -325,40 +333,51 @@ impl Work {
         if dirs.is_empty() { Ok(()) } else { File::open(&self.blobs_dir)?.sync_all() }
     }
 
-    fn append(&mut self, group: &[NewResult]) -> rusqlite::Result<()> {
-        if group.is_empty() {
+    fn append(&mut self) -> rusqlite::Result<()> {
+        if self.group.is_empty() {
             return Ok(());
         }
         self.database.begin()?;
-        for result in group {
-            let (place, len) = match &result.value {
-                NewValue::File { len } => (Place::File, *len),
-                NewValue::Bytes(bytes) if bytes.len() <= TINY_MAX_BYTES => {
-                    (Place::Inline(bytes.clone()), bytes.len() as u64)
-                }
-                NewValue::Bytes(bytes) => {
-                    (Place::Row(self.blob_row(result.digest, bytes)?), bytes.len() as u64)
-                }
-            };
-            let (kind, digest, run) = (result.kind, result.digest, self.run);
-            let record =
-                Record { kind, digest, place, len, duration_us: result.duration.as_micros() as u64, run };
-            self.database.append_result(result.key, &record.encode(result.key))?;
+        let group = std::mem::take(&mut self.group);
+        let appended = group.iter().try_for_each(|result| self.append_one(result));
+        self.group = group;
+        if appended.is_err() {
+            // Rows that are rolled back must not be referred to.
+            self.own_blobs.clear();
         }
+        appended?;
         self.database.commit()
+    }
+
+    fn append_one(&mut self, result: &NewResult) -> rusqlite::Result<()> {
+        let (place, len) = match &result.value {
+            NewValue::File { len } => (Place::File, *len),
+            NewValue::Bytes(bytes) if bytes.len() <= TINY_MAX_BYTES => {
+                (Place::Inline(bytes.clone()), bytes.len() as u64)
+            }
+            NewValue::Bytes(bytes) => (Place::Row(self.blob_row(result.digest, bytes)?), bytes.len() as u64),
+        };
+        let (kind, digest, run) = (result.kind, result.digest, self.run);
+        let record =
+            Record { kind, digest, place, len, duration_us: result.duration.as_micros() as u64, run };
+        self.database.append_result(result.key, &record.encode(result.key))
     }
 
     /// The row of a small blob: equal bytes are stored once.
     fn blob_row(&mut self, digest: Digest, bytes: &[u8]) -> rusqlite::Result<i64> {
-        if let Some(row) = self.recent_blobs.get(&digest) {
+        if let Some(row) = self.own_blobs.get(&digest) {
             return Ok(*row);
         }
-        let row = match self.database.indexed_blob(digest)? {
-            // A row whose bytes went bad must not be trusted again by its digest alone.
+        let known = match self.unindexed_blobs.get(&digest) {
+            Some(row) => Some(*row),
+            None => self.database.indexed_blob(digest)?,
+        };
+        let row = match known {
+            // A row whose bytes went bad must not be trusted for its digest.
             Some(row) if self.database.blob(row)?.is_some_and(|stored| stored == bytes) => row,
             _ => self.database.append_blob(digest, bytes)?,
         };
-        self.recent_blobs.insert(digest, row);
+        self.own_blobs.insert(digest, row);
         Ok(row)
     }
 

@@ -24,7 +24,7 @@ pub(super) fn record_key(line: &[u8], key_field: &str) -> Result<Option<String>,
     let mut json = serde_json::Deserializer::from_str(text);
     let key = ObjectWith(key_field).deserialize(&mut json);
     key.and_then(|key| json.end().map(|()| key))
-        .map_err(|error| NotARecord { column: error.column() as u64, reason: reason(&error) })
+        .map_err(|error| NotARecord { column: error.column().max(1) as u64, reason: reason(&error) })
 }
 
 /// The message without the position, which is only that in the line.

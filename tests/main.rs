@@ -1,0 +1,10 @@
+//! The real command, driven from outside. One binary, so that everything is linked once; a new test
+//! belongs in the module that says so.
+
+mod artifacts; // files that are mapped: what is refused, what the ops on them return, changes during a run
+mod chaos; // killed at random moments, by scripts/chaos
+mod failures; // one test named after each row of the table of failures in docs/design.md
+mod manifest; // what is wrong with a manifest, and where
+mod regression; // one test named after each bug that was fixed
+mod run; // what a run does when nothing goes wrong: results, keys, the store, what is printed
+mod util; // the directory that a test runs in

@@ -1,0 +1,1 @@
+//! Bugs that were fixed, one test each, with a sentence about what broke.
