@@ -116,9 +116,10 @@ impl Database {
         self.0.query_row("SELECT results FROM folded", [], |row| row.get::<_, i64>(0)).map(|n| n as u64)
     }
 
-    /// How many are not.
+    /// How many are not, at the most. Does not count them.
     pub fn unfolded_count(&self) -> rusqlite::Result<u64> {
-        self.0.query_row("SELECT count(*) FROM log", [], |row| row.get::<_, i64>(0)).map(|n| n as u64)
+        let span = "SELECT coalesce(1 + (SELECT max(seq) FROM log) - (SELECT min(seq) FROM log), 0)";
+        self.0.query_row(span, [], |row| row.get::<_, i64>(0)).map(|n| n as u64)
     }
 
     /// The bytes of a small blob.

@@ -31,10 +31,10 @@ const DEAR: Duration = Duration::from_millis(10);
 const SOON: Duration = Duration::from_millis(5);
 
 /// Chunks that may wait for the writer before the run waits for it.
-const QUEUE_CHUNKS: usize = 64;
+const QUEUE_CHUNKS: usize = 16;
 
-/// Rows folded in one transaction: the next commit may have to wait for it.
-const FOLD_ROWS: usize = 20_000;
+/// Rows folded in one transaction, which is given up when there is something to commit.
+const FOLD_ROWS: usize = 5_000;
 
 /// The log is folded after this long without a result, at once when it is longer than `FOLD_EARLY`.
 const FOLD_AFTER: Duration = Duration::from_millis(500);
@@ -95,7 +95,7 @@ pub(crate) struct Writer {
     queue: Option<Sender<ToWriter>>,
     thread: Option<JoinHandle<()>>,
     progress: Arc<Progress>,
-    /// Set while somebody waits for the thread: a fold gives way.
+    /// Set when there is something to do for the thread: a fold gives way.
     hurry: Arc<AtomicBool>,
     results: Vec<NewResult>,
     journal: Vec<u8>,
@@ -161,7 +161,6 @@ impl Writer {
     pub fn flush(&mut self) {
         self.hand_over();
         let (done, wait) = channel::bounded(1);
-        self.hurry.store(true, Relaxed);
         self.send(ToWriter::Flush(done));
         // An error means that the thread is gone, which `failed` will have said why.
         wait.recv().ok();
@@ -169,6 +168,7 @@ impl Writer {
 
     fn send(&self, request: ToWriter) {
         if let Some(queue) = &self.queue {
+            self.hurry.store(true, Relaxed);
             queue.send(request).ok();
         }
     }
@@ -238,7 +238,6 @@ impl Work {
                 Ok(ToWriter::Chunk(results, journal)) => self.take(results, &journal),
                 Ok(ToWriter::Flush(done)) => {
                     self.commit_now();
-                    self.hurry.store(false, Relaxed);
                     done.send(()).ok();
                 }
                 Err(RecvTimeoutError::Timeout) if self.due.is_some() => self.commit(),
@@ -250,9 +249,6 @@ impl Work {
                 }
                 Err(RecvTimeoutError::Disconnected) => return self.commit(),
             }
-            if self.group.len() >= self.settings.commit_every {
-                self.commit();
-            }
         }
     }
 
@@ -260,9 +256,15 @@ impl Work {
         let dear = results.iter().any(|result| result.duration > DEAR);
         let within = if dear { SOON.min(self.settings.commit_within) } else { self.settings.commit_within };
         let due = Instant::now() + within;
-        self.due = Some(self.due.map_or(due, |before| before.min(due)));
-        self.group.extend(results);
+        for result in results {
+            self.group.push(result);
+            if self.group.len() >= self.settings.commit_every {
+                self.commit();
+            }
+        }
+        // Only now: the journal must not speak of what is not committed.
         self.group_journal.extend(journal);
+        self.due = Some(self.due.map_or(due, |before| before.min(due)));
     }
 
     /// Commits the group, unless a commit has failed before: then the group grows until the run has stopped and
@@ -382,10 +384,11 @@ impl Work {
     }
 
     fn fold(&mut self) {
+        self.hurry.store(false, Relaxed);
         self.more_to_fold = match self.database.fold(FOLD_ROWS, self.hurry.clone()) {
             Ok(()) => self.database.unfolded_count().is_ok_and(|rows| rows > 0),
-            // Given way, or short of room: the log serves as it is, a later run folds it.
-            Err(_) => false,
+            // Short of room, unless it gave way to a commit: the log serves as it is, a later run folds it.
+            Err(_) => self.hurry.load(Relaxed),
         };
     }
 }
