@@ -111,13 +111,32 @@ def floor(*args):
         return {}
 
 
+def at_least(limit):
+    """A goal for `table`."""
+    return (">=", limit)
+
+
+def at_most(limit):
+    """A goal for `table`."""
+    return ("<=", limit)
+
+
 def table(*rows):
-    """Prints rows of (what, measured, goal); a goal is a number or None."""
+    """Prints rows of (what, measured, goal); a goal is `at_least` or `at_most` a number, or None."""
     def number(value):
         return "-" if value is None else f"{value:,.0f}" if value >= 1000 else f"{value:,.4g}"
 
     width = max(len(what) for what, _, _ in rows)
-    print(f"{'':<{width}}{'measured':>14}{'goal':>14}{'ratio':>9}")
+    print(f"{'':<{width}}{'measured':>12}{'goal':>12}")
     for what, measured, goal in rows:
-        ratio = f"{measured / goal:.3f}" if goal else "-"
-        print(f"{what:<{width}}{number(measured):>14}{number(goal):>14}{ratio:>9}")
+        line = f"{what:<{width}}{number(measured):>12}"
+        if goal and measured is not None:
+            sign, limit = goal
+            met = measured >= limit if sign == ">=" else measured <= limit
+            line += f"{sign + ' ' + number(limit):>12}  {'met' if met else 'missed'}"
+        print(line)
+
+
+def ratio(measured, bare):
+    """How a figure stands to that of a bare loop, None where there is none."""
+    return measured / bare if bare else None

@@ -11,7 +11,7 @@ from statistics import median
 import common
 
 NODES, RUNS, PEER_WORKERS = 63_436, 5, 2
-GOAL_NODES_PER_S = 1_000_000        # What durable no-ops of any shape are meant to reach.
+GOAL_COLD_NODES_PER_S, GOAL_WARM_S = 150_000, 0.2
 
 
 def manifest_of(packages, path):
@@ -43,12 +43,13 @@ def peer(manifest):
     return time.perf_counter() - start
 
 
-def report(what, runs, outcome):
+def checked_s(what, runs, outcome):
+    """The median of the seconds of runs in which every node had this outcome."""
     for run in runs:
         common.check(run.finished[outcome] == NODES, f"{what}: {run.finished[outcome]} of {NODES} nodes {outcome}")
     walls = [run.wall_s for run in runs]
     print(f"{what}, seconds from command to exit: {', '.join(f'{wall:.3f}' for wall in walls)}")
-    return (f"{what}, nodes/s (median)", NODES / median(walls), GOAL_NODES_PER_S)
+    return median(walls)
 
 
 def main():
@@ -58,9 +59,12 @@ def main():
         manifest = manifest_of(packages, dir / "debian.jsonl")
         cold = [common.run(args.forkyard, manifest, dir / f"store-{i}") for i in range(RUNS)]
         warm = [common.run(args.forkyard, manifest, dir / "store-0") for _ in range(RUNS)]
-        rows = [report("cold", cold, "ran"), report("warm", warm, "cached")]
+        rows = [
+            ("cold, nodes/s (median)", NODES / checked_s("cold", cold, "ran"), common.at_least(GOAL_COLD_NODES_PER_S)),
+            ("warm, s (median)", checked_s("warm", warm, "cached"), common.at_most(GOAL_WARM_S)),
+        ]
         if args.peer:
-            rows.append(("graphlib + Pool, nothing stored", NODES / median(peer(manifest) for _ in range(RUNS)), None))
+            rows.append(("graphlib + Pool, nothing stored, nodes/s (median)", NODES / median(peer(manifest) for _ in range(RUNS)), None))
     common.table(*rows)
 
 

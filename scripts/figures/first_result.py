@@ -9,6 +9,7 @@ from statistics import median
 import common
 
 NODES, RUNS, WORKERS = 100, 20, 2
+GOAL_MS = 30
 
 PEER = f"""
 from multiprocessing import Pool
@@ -43,8 +44,11 @@ def main():
         ours = [first_result_s(args.forkyard, manifest, dir / f"store-{i}") for i in range(RUNS)]
     peers = [peer_first_result_s() for _ in range(RUNS)]
     print(f"ms of {RUNS} runs: forkyard {1e3 * min(ours):.1f} to {1e3 * max(ours):.1f}, "
-          f"Pool {1e3 * min(peers):.1f} to {1e3 * max(peers):.1f}; the goal is to be no later than Pool")
-    common.table(("ms to the first result (median)", 1e3 * median(ours), 1e3 * median(peers)))
+          f"Pool {1e3 * min(peers):.1f} to {1e3 * max(peers):.1f}")
+    common.table(
+        ("ms to the first result (median)", 1e3 * median(ours), common.at_most(GOAL_MS)),
+        ("multiprocessing.Pool, the same", 1e3 * median(peers), None),
+    )
 
 
 if __name__ == "__main__":
