@@ -91,7 +91,7 @@ impl Pool {
         Ok(pool)
     }
 
-    /// The zygote says that this worker runs.
+    /// This worker runs.
     pub fn note_worker(&mut self, pid: u32) {
         self.workers.push(Pid::from_raw(pid as i32));
     }
@@ -117,7 +117,7 @@ impl Pool {
         self.tell(&ToZygote::Attach, &[])
     }
 
-    /// Asks for a worker in this place; [`FromZygote::Forked`] tells that it runs.
+    /// Asks for a worker in this place; [`ToCoordinator::Born`] tells that it runs.
     pub fn fork(&mut self, worker: WorkerId) -> io::Result<()> {
         let (sender, inbox) = ipc::channel()?;
         self.pulses.page(worker.index()).reset();

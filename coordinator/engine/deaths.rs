@@ -25,7 +25,7 @@ impl Engine<'_> {
     pub(super) fn on_message(&mut self, message: ToCoordinator) -> Result<(), RunError> {
         match message {
             ToCoordinator::Worker(message) => self.on_worker(message),
-            ToCoordinator::Zygote(FromZygote::Forked(worker, pid)) => {
+            ToCoordinator::Born(worker, pid) => {
                 self.state.places[worker.index()].life = Life::Runs(pid);
                 self.pool.note_worker(pid);
                 self.report.worker_started(worker, pid);

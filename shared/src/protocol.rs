@@ -144,6 +144,9 @@ impl Param {
 /// Into the coordinator's inbox.
 #[derive(Debug, Encode, Decode)]
 pub enum ToCoordinator {
+    /// A worker's first word: its place and its process id. From the worker, so that it comes before anything it
+    /// did.
+    Born(WorkerId, u32),
     /// From a worker.
     Worker(FromWorker),
     /// From the zygote.
@@ -208,8 +211,6 @@ pub enum Cause {
 pub enum FromZygote {
     /// Every artifact is mapped, or the first that could not be, with the reason.
     Ready(Result<(), (ArtifactId, String)>),
-    /// A worker runs.
-    Forked(WorkerId, u32),
     /// The system refused to fork.
     ForkFailed(WorkerId, String),
     /// A worker ended, and everything below it is gone.

@@ -229,7 +229,6 @@ impl<'a> Loop<'a> {
         match sys::fork() {
             Ok(ForkResult::Parent { child }) => {
                 self.workers.insert(child, worker);
-                self.tell(FromZygote::Forked(worker, child.as_raw() as u32))?;
                 // `ends` is closed here: only the worker holds it now.
                 Ok(None)
             }
@@ -252,6 +251,8 @@ impl<'a> Loop<'a> {
             if getppid().as_raw() as u32 != birth.zygote {
                 return Ok(());
             }
+            let born = ToCoordinator::Born(birth.worker, std::process::id());
+            outbox.send(Frame(codec::encode(&born)))?;
             prctl::set_name(c"forkyard-worker")?;
             prctl::set_child_subreaper(true)?;
             prctl::set_no_new_privs()?;
