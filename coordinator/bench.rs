@@ -111,7 +111,7 @@ impl Lookup {
     /// # Errors
     /// When it cannot be read.
     pub fn open(dir: &Path, expected: usize) -> Result<Lookup, StoreError> {
-        Reader::for_run(&Layout::new(dir), expected).map(Lookup)
+        Reader::for_run(&Layout::new(dir), expected, None).map(Lookup)
     }
 
     /// Looks up every key; how many there were.

@@ -30,7 +30,7 @@ pub(crate) fn dry_run(options: &RunOptions, ops: &Ops) -> Result<DryRun, RunErro
     let mut keys = Keys::new(&plan, ops, digests.map_err(RunError::Artifact)?, memo)
         .map_err(|error| RunError::Internal(format!("read our executable: {error}")))?;
     // No store yet: everything would run.
-    let reader = Reader::look(&layout).ok();
+    let reader = Reader::look(&layout, 0).ok();
 
     let mut results: HashMap<NodeId, ResultId> = HashMap::new();
     let mut dry = DryRun { to_run: Vec::new(), cached: 0 };

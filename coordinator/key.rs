@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use forkyard_shared::digest::{Digest, Hasher};
+use forkyard_shared::digest::Digest;
 use forkyard_shared::ids::NodeId;
 use forkyard_shared::value::Kind;
 use forkyard_worker::Ops;
@@ -55,6 +55,9 @@ pub(crate) struct Keys<'a> {
     versions: Vec<Vec<u8>>,
     /// Keys of nodes that have one.
     keys: Vec<Digest>,
+    /// The fields of the key that is being made.
+    scratch: Vec<u8>,
+    needs: Vec<Digest>,
 }
 
 impl<'a> Keys<'a> {
@@ -82,7 +85,16 @@ impl<'a> Keys<'a> {
                 }
             });
         }
-        Ok(Keys { plan, ops, artifacts, memo, versions, keys: vec![Digest([0; 32]); plan.len()] })
+        Ok(Keys {
+            plan,
+            ops,
+            artifacts,
+            memo,
+            versions,
+            keys: vec![Digest([0; 32]); plan.len()],
+            scratch: Vec::new(),
+            needs: Vec::new(),
+        })
     }
 
     /// The key of a node all of whose needs have theirs.
@@ -99,14 +111,17 @@ impl<'a> Keys<'a> {
         node: NodeId,
         result: impl Fn(NodeId) -> Option<ResultId>,
     ) -> Result<Digest, String> {
-        let mut hasher = Hasher::new();
-        hasher.update(&[KEY_VERSION]);
-        self.walk(node, result, |field, bytes| {
-            hasher.update(&[field as u8]);
-            hasher.update(&(bytes.len() as u32).to_le_bytes());
-            hasher.update(bytes);
-        })?;
-        let key = hasher.finish();
+        let mut text = std::mem::take(&mut self.scratch);
+        text.clear();
+        text.push(KEY_VERSION);
+        let walked = self.walk(node, result, |field, bytes| {
+            text.push(field as u8);
+            text.extend((bytes.len() as u32).to_le_bytes());
+            text.extend(bytes);
+        });
+        let key = Digest::of(&text);
+        self.scratch = text;
+        walked?;
         self.keys[node.index()] = key;
         Ok(key)
     }
@@ -155,10 +170,11 @@ impl<'a> Keys<'a> {
             }
         }
         let order_only = plan.graph.needs(node).iter().filter(|need| !read.contains(need));
-        let mut needs: Vec<Digest> = order_only.map(|need| self.keys[need.index()]).collect();
+        self.needs.clear();
+        self.needs.extend(order_only.map(|need| self.keys[need.index()]));
         // By key, so that the order in which needs are written down does not matter.
-        needs.sort_unstable();
-        needs.iter().for_each(|need| each(Field::Need, &need.0));
+        self.needs.sort_unstable();
+        self.needs.iter().for_each(|need| each(Field::Need, &need.0));
         Ok(())
     }
 

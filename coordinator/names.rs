@@ -3,7 +3,8 @@
 
 use std::hash::BuildHasher;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::DefaultHashBuilder;
+use hashbrown::hash_table::{Entry, HashTable};
 
 /// An interner. Equal hashes of different names are told apart by the names themselves.
 #[derive(Default)]
@@ -11,35 +12,39 @@ pub(crate) struct Names {
     text: String,
     /// Where each name ends in `text`; it starts where the one before it ends.
     ends: Vec<u32>,
-    table: HashTable<u32>,
+    /// Hashes and numbers: to grow, and to pass by other names, needs no look at the text.
+    table: HashTable<(u64, u32)>,
     hasher: DefaultHashBuilder,
 }
 
 impl Names {
     /// The number of `name`, which gets one if it has none.
     pub fn intern(&mut self, name: &str) -> u32 {
+        self.insert(name).unwrap_or_else(|number| number)
+    }
+
+    /// A new number for `name`; the one that it has already is the error.
+    pub fn insert(&mut self, name: &str) -> Result<u32, u32> {
         let hash = self.hasher.hash_one(name);
         let (text, ends) = (&self.text, &self.ends);
-        let entry = self.table.entry(
-            hash,
-            |n| slice(text, ends, *n) == name,
-            |n| self.hasher.hash_one(slice(text, ends, *n)),
-        );
-        match entry {
-            hashbrown::hash_table::Entry::Occupied(entry) => *entry.get(),
-            hashbrown::hash_table::Entry::Vacant(entry) => {
+        let same = |(known, number): &(u64, u32)| *known == hash && slice(text, ends, *number) == name;
+        match self.table.entry(hash, same, |(hash, _)| *hash) {
+            Entry::Occupied(entry) => Err(entry.get().1),
+            Entry::Vacant(entry) => {
                 let number = u32::try_from(ends.len()).expect("fewer than 2^32 names");
-                entry.insert(number);
+                entry.insert((hash, number));
                 self.text.push_str(name);
                 self.ends.push(u32::try_from(self.text.len()).expect("less than 4 GiB of names"));
-                number
+                Ok(number)
             }
         }
     }
 
     /// The number of `name`, if it has one.
     pub fn find(&self, name: &str) -> Option<u32> {
-        self.table.find(self.hasher.hash_one(name), |n| self.get(*n) == name).copied()
+        let hash = self.hasher.hash_one(name);
+        let same = |(known, number): &(u64, u32)| *known == hash && self.get(*number) == name;
+        self.table.find(hash, same).map(|(_, number)| *number)
     }
 
     /// The name of a number.

@@ -120,6 +120,9 @@ pub(crate) struct RunResult {
     pub error: Option<RunError>,
 }
 
+/// Results of a store that is learnt before anybody knows what will be looked up.
+const LEARN_EARLY: u64 = 200_000;
+
 /// Runs a manifest.
 ///
 /// # Errors
@@ -127,12 +130,18 @@ pub(crate) struct RunResult {
 pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, RunError> {
     let start = Instant::now();
     let ops = runtime.ops();
+    let signals = block_signals().map_err(|error| RunError::Pool(format!("block signals: {error}")))?;
+    let layout = Layout::new(&options.store);
+    // While the manifest is read: most of a run without changes is reading these two.
+    let early = {
+        let layout = layout.clone();
+        std::thread::spawn(move || Reader::look(&layout, LEARN_EARLY).ok())
+    };
     let plan = manifest::load(&options.manifest, ops).map_err(RunError::Manifest)?;
     let only = nodes_named(&plan, &options.only)?;
     let refresh = nodes_named(&plan, &options.refresh)?;
     let artifacts = open_artifacts(&plan)?;
 
-    let layout = Layout::new(&options.store);
     let lock = layout.prepare().map_err(RunError::Open)?;
     let lock = &lock;
     let mut memo = DigestMemo::open(&layout.dir);
@@ -146,7 +155,6 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
 
     let mut report = Report::new(&options.report, start, scheduler.wanted())
         .map_err(|error| RunError::Usage(format!("--trace: {error}")))?;
-    let signals = block_signals().map_err(|error| RunError::Pool(format!("block signals: {error}")))?;
     let zygote = runtime.take_zygote().map_err(RunError::Pool)?;
     let mut pool =
         Pool::new(zygote, workers).map_err(|error| RunError::Pool(format!("start the pool: {error}")))?;
@@ -162,7 +170,8 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     let digests = digests.map_err(RunError::Artifact)?;
     let keys = Keys::new(&plan, ops, digests.clone(), memo)
         .map_err(|e| RunError::Internal(format!("read our executable: {e}")))?;
-    let reader = Reader::for_run(&layout, scheduler.wanted()).map_err(RunError::Open)?;
+    let reader =
+        Reader::for_run(&layout, scheduler.wanted(), early.join().unwrap_or(None)).map_err(RunError::Open)?;
 
     let header = RunHeader {
         manifest: options.manifest.display().to_string(),

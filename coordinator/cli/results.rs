@@ -13,7 +13,7 @@ use crate::text;
 
 pub(super) fn ls(store: &Path, run: Option<u64>, as_json: bool) -> Result<Exit, Failure> {
     let run = find(store, run)?;
-    let reader = Reader::look(&Layout::new(store))?;
+    let reader = Reader::look(&Layout::new(store), 0)?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let lines = outcomes(&run).into_values().map(|entry| {
         let record = entry.key.and_then(|key| reader.lookup(key));
@@ -50,7 +50,7 @@ fn text_line(entry: &JournalEntry, record: Option<&Record>) -> String {
 
 pub(super) fn cat(store: &Path, node: &str, run: Option<u64>) -> Result<Exit, Failure> {
     let layout = Layout::new(store);
-    let reader = Reader::look(&layout)?;
+    let reader = Reader::look(&layout, 0)?;
     let runs = match run {
         Some(_) => vec![find(store, run)?],
         None => list_runs(store),

@@ -104,26 +104,25 @@ impl<'a> Builder<'a> {
         if id.is_empty() || id.len() > 1024 || id.chars().any(char::is_control) {
             return Err(Fault::at("id", "an id is 1 to 1024 bytes of text without control characters"));
         }
-        if let Some(first) = self.names.find(id) {
-            let first = NodeId(first);
-            return Err(Fault::at(
-                "id",
-                format!("node `{id}` is defined twice: it is node {} already", first.0 + 1),
-            ));
-        }
         let Some(op_id) = self.ops_known.find(op) else {
             let hint = did_you_mean(op, self.ops_known.names());
             return Err(Fault::at("op", format!("there is no op `{op}`{hint}")));
         };
         let signature = self.ops_known.get(op_id).signature();
         let needs_nothing = signature.params.is_some_and(|specs| specs.iter().all(|spec| !spec.required));
-        let mut detail_of = PLAIN;
-        if !fields.is_empty() || !needs_nothing {
-            let parsed = node::parse(op, signature, fields, &self.dir)?;
-            detail_of = u32::try_from(self.details.len()).expect("fewer than 2^32 nodes");
-            self.details.push(parsed);
+        let says_more = !fields.is_empty() || !needs_nothing;
+        let parsed = says_more.then(|| node::parse(op, signature, fields, &self.dir)).transpose()?;
+        if let Err(first) = self.names.insert(id) {
+            let message = format!("node `{id}` is defined twice: it is node {} already", first + 1);
+            return Err(Fault::at("id", message));
         }
-        self.names.intern(id);
+        let detail_of = match parsed {
+            None => PLAIN,
+            Some(parsed) => {
+                self.details.push(parsed);
+                u32::try_from(self.details.len() - 1).expect("fewer than 2^32 nodes")
+            }
+        };
         self.ops.push(op_id);
         self.detail_of.push(detail_of);
         self.places.push(at);
@@ -166,6 +165,8 @@ impl<'a> Builder<'a> {
                 break;
             }
         }
+        // A node that is itself wrong is unknown to those that need it: one mistake is told once.
+        let faults = if self.problems.is_empty() { faults } else { Vec::new() };
         for (node, fault) in faults {
             let problem = self.locate(node, fault, sources);
             self.problem(problem);

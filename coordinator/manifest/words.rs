@@ -14,9 +14,13 @@ pub(super) fn did_you_mean<'a>(typed: &str, known: impl IntoIterator<Item = &'a 
     nearest(typed, known).map_or(String::new(), |word| format!("; did you mean `{word}`?"))
 }
 
+/// Longer ones would be mistakes, and do not fit the clock.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 86400);
+
 /// Reads `250ms`, `30s`, `1m30s`, `2h`.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is not a duration like 250ms, 30s or 1m30s");
+    let too_long = || format!("`{text}` is longer than 10 years");
     let (mut total, mut rest) = (Duration::ZERO, text.trim());
     if rest.is_empty() {
         return Err(wrong());
@@ -35,10 +39,11 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
             "d" => 86400.0,
             _ => return Err(wrong()),
         };
-        total += Duration::try_from_secs_f64(number * unit).map_err(|_| wrong())?;
+        total +=
+            Duration::try_from_secs_f64(number * unit).ok().filter(|d| *d <= LONGEST).ok_or_else(too_long)?;
         rest = after[letters..].trim_start();
     }
-    Ok(total)
+    if total > LONGEST { Err(too_long()) } else { Ok(total) }
 }
 
 #[cfg(test)]
@@ -50,7 +55,7 @@ mod tests {
         assert_eq!(parse_duration("1m30s"), Ok(Duration::from_secs(90)));
         assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1500)));
-        for wrong in ["", "5", "s", "5 parsecs", "-1s", "1e99s"] {
+        for wrong in ["", "5", "s", "5 parsecs", "-1s", "1e99s", "9223372036854775000s", "4000d"] {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
         }
     }

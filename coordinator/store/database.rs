@@ -145,6 +145,17 @@ impl Database {
         statement.query_row([digest.0], |row| row.get(0)).optional()
     }
 
+    /// Two numbers of which one grows with every change of the results.
+    pub fn state(&self) -> rusqlite::Result<(i64, i64)> {
+        let state = "SELECT (SELECT results FROM folded), (SELECT coalesce(max(seq), 0) FROM log)";
+        self.0.query_row(state, [], |row| Ok((row.get(0)?, row.get(1)?)))
+    }
+
+    /// All that is read until [`Database::rollback`] is of one moment.
+    pub fn begin_reading(&self) -> rusqlite::Result<()> {
+        self.0.execute_batch("BEGIN")
+    }
+
     pub fn begin(&self) -> rusqlite::Result<()> {
         self.0.execute_batch("BEGIN IMMEDIATE")
     }

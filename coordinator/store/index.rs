@@ -1,53 +1,47 @@
 //! Results in memory, by key: packed end to end in one buffer, because there may be millions.
 
 use forkyard_shared::digest::Digest;
-use hashbrown::HashTable;
+use hashbrown::hash_table::{Entry, HashTable};
 
 /// Keys and encoded records. The last one put under a key counts.
 #[derive(Default)]
 pub(super) struct Index {
     /// `key, length as u16, record` for each entry.
     packed: Vec<u8>,
-    /// Places in `packed`.
-    table: HashTable<usize>,
+    /// Hashes and places in `packed`: to grow needs no look at the keys.
+    table: HashTable<(u64, usize)>,
 }
 
 const HEAD: usize = 34;
 
 impl Index {
     pub fn put(&mut self, key: Digest, record: &[u8]) {
-        let at = self.packed.len();
+        let (hash, at) = (hash(key), self.packed.len());
         let len = u16::try_from(record.len()).expect("a record is shorter than 64 KiB");
         self.packed.extend(key.0);
         self.packed.extend(len.to_le_bytes());
         self.packed.extend(record);
-        let packed = &self.packed;
-        match self.table.entry(
-            hash(&key.0),
-            |at| key_at(packed, *at) == key.0,
-            |at| hash(key_at(packed, *at)),
-        ) {
-            hashbrown::hash_table::Entry::Occupied(mut entry) => *entry.get_mut() = at,
-            hashbrown::hash_table::Entry::Vacant(entry) => {
-                entry.insert(at);
+        let same = |(known, at): &(u64, usize)| *known == hash && self.packed[*at..*at + 32] == key.0;
+        match self.table.entry(hash, same, |(hash, _)| *hash) {
+            Entry::Occupied(mut entry) => entry.get_mut().1 = at,
+            Entry::Vacant(entry) => {
+                entry.insert((hash, at));
             }
         }
     }
 
     pub fn get(&self, key: Digest) -> Option<&[u8]> {
-        let at = *self.table.find(hash(&key.0), |at| key_at(&self.packed, *at) == key.0)?;
+        let hash = hash(key);
+        let same = |(known, at): &(u64, usize)| *known == hash && self.packed[*at..*at + 32] == key.0;
+        let (_, at) = *self.table.find(hash, same)?;
         let len = u16::from_le_bytes([self.packed[at + 32], self.packed[at + 33]]);
         Some(&self.packed[at + HEAD..at + HEAD + usize::from(len)])
     }
 }
 
-fn key_at(packed: &[u8], at: usize) -> &[u8] {
-    &packed[at..at + 32]
-}
-
 /// A key is a digest: any eight bytes of it are as good as a hash.
-fn hash(key: &[u8]) -> u64 {
-    u64::from_le_bytes(*key.first_chunk().expect("a digest is longer"))
+fn hash(key: Digest) -> u64 {
+    u64::from_le_bytes(*key.0.first_chunk().expect("a digest is longer"))
 }
 
 #[cfg(test)]

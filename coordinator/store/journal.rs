@@ -66,7 +66,7 @@ pub(crate) struct JournalEntry {
 }
 
 /// Appends an entry to a payload.
-pub(super) fn encode(entry: &JournalEntry, payload: &mut Vec<u8>) {
+pub(super) fn encode(entry: &impl Encode, payload: &mut Vec<u8>) {
     bincode::encode_into_std_write(entry, payload, config::standard()).expect("a vector takes everything");
 }
 

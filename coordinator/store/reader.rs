@@ -20,35 +20,58 @@ pub(crate) struct Reader {
     index: Index,
     /// Whether the index holds everything the database does.
     complete: bool,
+    /// What the database was like when it was learnt.
+    seen: Option<(i64, i64)>,
     /// Small blobs whose bytes were found damaged: their nodes run anew.
     distrusted: RefCell<HashSet<Digest>>,
 }
 
+/// A store is learnt whole if it holds at most so many results for each key that will be looked up.
+const LEARN_PER_LOOK_UP: u64 = 8;
+
 impl Reader {
-    /// For a run, which holds the lock, and that will look up some `expected` keys: learns them in one pass where that is cheaper
-    /// than asking for each.
-    pub fn for_run(layout: &Layout, expected: usize) -> Result<Reader, StoreError> {
+    /// For a run, which holds the lock and will look up some `expected` keys: learns the store in one pass where
+    /// that is cheaper than asking for each. An `early` look at it will do if nothing has changed since.
+    pub fn for_run(layout: &Layout, expected: usize, early: Option<Reader>) -> Result<Reader, StoreError> {
         drop(layout.create_database()?);
-        let mut reader = Reader::open(layout)?;
-        reader.learn(expected).map_err(|error| layout.database_error(OpenError::Sqlite(error)))?;
+        let mut reader = match early {
+            Some(early) => early,
+            None => Reader::open(layout)?,
+        };
+        let learn = |reader: &mut Reader| -> rusqlite::Result<()> {
+            let whole = LEARN_PER_LOOK_UP * (expected as u64 + 100);
+            let missed = !reader.complete && reader.database.folded_count()? <= whole;
+            if missed || reader.seen != Some(reader.database.state()?) { reader.learn(whole) } else { Ok(()) }
+        };
+        learn(&mut reader).map_err(|error| layout.database_error(OpenError::Sqlite(error)))?;
         Ok(reader)
     }
 
-    /// For somebody who only looks, perhaps while a run goes on.
-    pub fn look(layout: &Layout) -> Result<Reader, StoreError> {
+    /// For somebody who only looks, perhaps while a run goes on: learns the store if it has at most `whole` results.
+    pub fn look(layout: &Layout, whole: u64) -> Result<Reader, StoreError> {
         let mut reader = Reader::open(layout)?;
-        reader.learn(0).map_err(|error| layout.database_error(OpenError::Sqlite(error)))?;
+        reader.learn(whole).map_err(|error| layout.database_error(OpenError::Sqlite(error)))?;
         Ok(reader)
     }
 
     fn open(layout: &Layout) -> Result<Reader, StoreError> {
         let database = layout.read_database()?;
-        let (index, distrusted) = (Index::default(), RefCell::default());
-        Ok(Reader { layout: layout.clone(), database, index, complete: false, distrusted })
+        let (layout, index, distrusted) = (layout.clone(), Index::default(), RefCell::default());
+        Ok(Reader { layout, database, index, complete: false, seen: None, distrusted })
     }
 
-    fn learn(&mut self, expected: usize) -> rusqlite::Result<()> {
-        self.complete = self.database.folded_count()? <= 8 * expected as u64 + 1000;
+    fn learn(&mut self, whole: u64) -> rusqlite::Result<()> {
+        // One snapshot: a fold must not move results from the table that is read last to the one read first.
+        self.database.begin_reading()?;
+        let learnt = self.learn_now(whole);
+        self.database.rollback();
+        learnt
+    }
+
+    fn learn_now(&mut self, whole: u64) -> rusqlite::Result<()> {
+        self.seen = Some(self.database.state()?);
+        self.complete = self.database.folded_count()? <= whole;
+        self.index = Index::default();
         let index = &mut self.index;
         if self.complete {
             self.database.folded(|key, record| index.put(key, record))?;

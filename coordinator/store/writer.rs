@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -127,7 +128,7 @@ impl Writer {
             due: None,
             more_to_fold: true,
         };
-        let thread = std::thread::Builder::new().name("store".into()).spawn(move || work.run(requests));
+        let thread = std::thread::Builder::new().name("store".into()).spawn(move || work.serve(&requests));
         let thread = thread.map_err(|error| StoreError::Io("start the store's thread".into(), error))?;
         Ok(Writer {
             queue: Some(queue),
@@ -219,7 +220,17 @@ struct Work {
 }
 
 impl Work {
-    fn run(mut self, requests: Receiver<ToWriter>) {
+    /// Works until the run is over. A panic must not leave the run waiting: it is told, and whatever is asked
+    /// afterwards is dropped, which answers it.
+    fn serve(self, requests: &Receiver<ToWriter>) {
+        let progress = self.progress.clone();
+        if catch_unwind(AssertUnwindSafe(|| self.run(requests))).is_err() {
+            progress.trouble.lock().failed = Some("a bug in forkyard: the store's thread panicked".into());
+            requests.iter().for_each(drop);
+        }
+    }
+
+    fn run(mut self, requests: &Receiver<ToWriter>) {
         let unindexed = &mut self.unindexed_blobs;
         let loaded = self.database.unindexed_blobs(|digest, row| {
             unindexed.insert(digest, row);
