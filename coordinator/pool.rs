@@ -13,8 +13,8 @@ use forkyard_shared::protocol::{ArtifactSetup, Setup, ToCoordinator, ToWorker, T
 use forkyard_shared::pulse::Pulse;
 use forkyard_shared::sys;
 use forkyard_worker::zygote::Zygote;
-use ipc_channel::TryRecvError;
 use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
+use ipc_channel::{IpcError, TryRecvError};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -122,7 +122,10 @@ impl Pool {
         let (sender, inbox) = ipc::channel()?;
         self.pulses.page(worker.index()).reset();
         // First the channel, then the command that makes the zygote look for it.
-        self.ends.send(WorkerEnds { inbox }).map_err(|error| io::Error::other(error.to_string()))?;
+        self.ends.send(WorkerEnds { inbox }).map_err(|error| match error {
+            IpcError::Io(error) => error,
+            other => io::Error::other(other.to_string()),
+        })?;
         self.tell(&ToZygote::Fork(worker), &[])?;
         self.places[worker.index()] = Some(sender);
         Ok(())

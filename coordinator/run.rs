@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
 
@@ -91,6 +92,16 @@ pub enum RunError {
     Interrupted(Signal),
     /// A bug of ours.
     Internal(String),
+}
+
+impl RunError {
+    /// Something that was asked of the zygote could not be asked.
+    pub(crate) fn of_pool(what: &str, error: &std::io::Error) -> RunError {
+        match error.kind() {
+            ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => RunError::ZygoteDied,
+            _ => RunError::Pool(format!("{what}: {error}")),
+        }
+    }
 }
 
 impl fmt::Display for RunError {
@@ -293,8 +304,7 @@ fn cores() -> usize {
 
 /// Has the zygote map the artifacts.
 fn attach(artifacts: &[OpenArtifact], layout: &Layout, lock: &Lock, pool: &Pool) -> Result<(), RunError> {
-    let pool_error =
-        |error: std::io::Error| RunError::Pool(format!("hand the artifacts to the zygote: {error}"));
+    let pool_error = |error: std::io::Error| RunError::of_pool("hand the artifacts to the zygote", &error);
     let absolute = |path: PathBuf| std::path::absolute(path).map(|path| path.to_string_lossy().into_owned());
     let setup = Setup {
         token: pool.token().into(),

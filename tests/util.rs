@@ -229,7 +229,12 @@ impl Running {
     /// The process that forks the workers.
     pub fn zygote(&self) -> i32 {
         let of_this = |pid: &i32| parent(*pid) == Some(self.pid()) && name(*pid) == "forkyard-zygote";
-        pids().into_iter().find(of_this).expect("a zygote")
+        let mut found = None;
+        eventually("there is a zygote", || {
+            found = pids().into_iter().find(of_this);
+            found.is_some()
+        });
+        found.expect("it was found")
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -77,7 +77,7 @@ impl Engine<'_> {
             (self.attach)(self.pool, self.report)?;
             self.state.attached = true;
         }
-        self.pool.fork(worker).map_err(|error| RunError::Pool(format!("start a worker: {error}")))?;
+        self.pool.fork(worker).map_err(|error| RunError::of_pool("start a worker", &error))?;
         self.state.places[worker.index()].life = Life::Asked;
         Ok(())
     }
