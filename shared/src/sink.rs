@@ -17,7 +17,6 @@ pub struct Sink {
     dir: PathBuf,
     prefix: String,
     inline_limit: usize,
-    max_bytes: u64,
     len: u64,
     hasher: Hasher,
     place: Place,
@@ -58,16 +57,10 @@ impl Sink {
             dir: dir.into(),
             prefix: prefix.into(),
             inline_limit,
-            max_bytes: u64::MAX,
             len: 0,
             hasher: Hasher::new(),
             place: Place::Memory(Vec::new()),
         }
-    }
-
-    /// The same sink, refusing whatever would make the result longer than `max_bytes`.
-    pub fn with_max_bytes(self, max_bytes: u64) -> Sink {
-        Sink { max_bytes, ..self }
     }
 
     /// The result. A file is synced and read-only from here on.
@@ -97,10 +90,6 @@ impl Sink {
 
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.len() as u64 > self.max_bytes - self.len {
-            let text = format!("write result: it is longer than the {} bytes allowed", self.max_bytes);
-            return Err(io::Error::new(ErrorKind::FileTooLarge, text));
-        }
         let written = match self.place_for(bytes.len())? {
             Place::Memory(held) => {
                 held.extend_from_slice(bytes);
@@ -229,16 +218,6 @@ mod tests {
             let Body::File { name, .. } = sink.finish().unwrap() else { panic!("not a file") };
             assert_eq!(fs::read_to_string(dir.path().join(name)).unwrap(), text);
         }
-    }
-
-    #[test]
-    fn what_exceeds_the_byte_limit_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut sink = Sink::new(dir.path(), "t", 2).with_max_bytes(4);
-        sink.write_all(b"four").unwrap();
-        let error = sink.write_all(b"!").unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::FileTooLarge);
-        assert_eq!(error.to_string(), "write result: it is longer than the 4 bytes allowed");
     }
 
     #[test]
