@@ -18,6 +18,9 @@ use crate::timers::Timer;
 /// How long a worker is idle before it gets what waits behind another.
 const SHARE_AFTER: Duration = Duration::from_millis(2);
 
+/// Workers asked for and not yet born: so few that asking never waits for the zygote, which may itself wait for us.
+const FORKS_ASKED_MAX: usize = 64;
+
 /// Parameters in one message: as much as the channel takes while its worker is busy and does not read. More
 /// goes alone, to an idle worker.
 const MESSAGE_BYTES: usize = 64 << 10;
@@ -51,8 +54,9 @@ impl Engine<'_> {
         if idle.is_some() {
             return Ok(idle);
         }
-        let empty =
-            places::ids(&self.state.places).find(|id| self.state.places[id.index()].life == Life::Empty);
+        let asked = self.state.places.iter().filter(|place| place.life == Life::Asked).count();
+        let empty = places::ids(&self.state.places)
+            .find(|id| asked < FORKS_ASKED_MAX && self.state.places[id.index()].life == Life::Empty);
         if let Some(worker) = empty {
             self.fork(worker)?;
             return Ok(Some(worker));
