@@ -2,7 +2,7 @@
 //! watched, because the file behind a mapping can be changed by anybody.
 
 use std::fmt;
-use std::fs::{File, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io::Seek;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
@@ -53,17 +53,19 @@ impl OpenArtifact {
     /// Opens an artifact and reads what its bytes mean.
     pub fn open(entry: &ArtifactEntry) -> Result<OpenArtifact, ArtifactProblem> {
         let problem = |reason: &dyn fmt::Display| ArtifactProblem::of(entry, reason);
-        let mut file = File::open(&entry.path).map_err(|error| match error.kind() {
+        let named = fs::metadata(&entry.path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => problem(&"there is no such file"),
             _ => problem(&error),
         })?;
-        let seen = file.metadata().map_err(|error| problem(&error))?;
-        if seen.is_dir() {
+        if named.is_dir() {
             return Err(problem(&"is a directory, not a file"));
         }
-        if !seen.is_file() {
+        // Before it is opened: the open of a named pipe waits for somebody who writes to it.
+        if !named.is_file() {
             return Err(problem(&"is not a regular file, so it cannot be mapped"));
         }
+        let mut file = File::open(&entry.path).map_err(|error| problem(&error))?;
+        let seen = file.metadata().map_err(|error| problem(&error))?;
         if entry.pin {
             file = mapping::sealed_copy("forkyard-artifact", &file).map_err(|error| problem(&error))?;
             file.rewind().map_err(|error| problem(&error))?;
@@ -137,12 +139,9 @@ impl OpenArtifact {
                 )
             }
             Layout::Jsonl(records) => {
-                format!(
-                    "jsonl, {} records, {} keys, {}",
-                    records.records,
-                    records.keyed,
-                    crate::text::bytes(self.bytes)
-                )
+                let [count, keyed] = [(records.records, "record"), (records.keyed, "key")]
+                    .map(|(number, noun)| crate::text::plural(number as usize, noun));
+                format!("jsonl, {count}, {keyed}, {}", crate::text::bytes(self.bytes))
             }
         }
     }

@@ -6,7 +6,7 @@ use forkyard_shared::ids::NodeId;
 use forkyard_worker::Ops;
 
 use crate::key::{Keys, ResultId};
-use crate::run::{RunError, RunOptions, nodes_named, open_artifacts};
+use crate::run::{RunError, RunOptions, choose, open_artifacts};
 use crate::store::{DigestMemo, Layout, Reader};
 
 /// What a run would do.
@@ -20,9 +20,7 @@ pub(crate) struct DryRun {
 /// Looks every node up. A node that reads the result of one that would run, would run.
 pub(crate) fn dry_run(options: &RunOptions, ops: &Ops) -> Result<DryRun, RunError> {
     let plan = crate::manifest::load(&options.manifest, ops).map_err(RunError::Manifest)?;
-    let only = nodes_named(&plan, &options.only)?;
-    let refresh = nodes_named(&plan, &options.refresh)?;
-    let wanted = (!only.is_empty()).then(|| plan.graph.with_needs(&only.iter().copied().collect::<Vec<_>>()));
+    let (wanted, refresh) = choose(&plan, options)?;
     let layout = Layout::new(&options.store);
     let mut memo = DigestMemo::open(&layout.dir);
     let digests =
@@ -35,7 +33,7 @@ pub(crate) fn dry_run(options: &RunOptions, ops: &Ops) -> Result<DryRun, RunErro
     let mut results: HashMap<NodeId, ResultId> = HashMap::new();
     let mut dry = DryRun { to_run: Vec::new(), cached: 0 };
     for &node in plan.graph.order() {
-        if wanted.as_ref().is_some_and(|marks| !marks[node.index()]) {
+        if !wanted(node) {
             continue;
         }
         let readable = plan.results_of(node).all(|producer| results.contains_key(&producer));

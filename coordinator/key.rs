@@ -3,8 +3,13 @@
 //! The key is a walk over fields, each a tag, a length and bytes ([`Field`]); whoever wants to explain a
 //! key takes the same walk. What is in it is part of the store's format.
 
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use forkyard_shared::artifact::Format;
 use forkyard_shared::digest::Digest;
 use forkyard_shared::ids::NodeId;
 use forkyard_shared::value::Kind;
@@ -30,12 +35,16 @@ enum Field {
     ParamResult = 6,
     ArtifactName = 7,
     ArtifactDigest = 8,
+    /// How the artifact's bytes are read: the format's name and, of records, the field that is their key.
+    ArtifactFormat = 9,
+    /// Where a command's relative paths start, as seen from the manifest that was run.
+    Dir = 10,
     /// A file that the command line or `files` names: its word there, then its digest.
-    FileName = 9,
-    FileDigest = 10,
-    Salt = 11,
+    FileName = 11,
+    FileDigest = 12,
+    Salt = 13,
     /// The key of a node that must come before, but whose result is not read. In order of keys.
-    Need = 12,
+    Need = 14,
 }
 
 /// A finished node's result, as far as keys care.
@@ -55,6 +64,8 @@ pub(crate) struct Keys<'a> {
     versions: Vec<Vec<u8>>,
     /// Keys of nodes that have one.
     keys: Vec<Digest>,
+    /// What the keys of unsettled nodes say of files.
+    files: HashMap<NodeId, Vec<FileRead>>,
     /// The fields of the key that is being made.
     scratch: Vec<u8>,
     needs: Vec<Digest>,
@@ -70,7 +81,7 @@ impl<'a> Keys<'a> {
         ops: &'a Ops,
         artifacts: Vec<Digest>,
         mut memo: DigestMemo,
-    ) -> std::io::Result<Keys<'a>> {
+    ) -> io::Result<Keys<'a>> {
         let mut build = None;
         let mut versions = Vec::new();
         for op in ops.ids() {
@@ -79,7 +90,7 @@ impl<'a> Keys<'a> {
                 None if !plan.ops.contains(&op) => Vec::new(),
                 None => {
                     if build.is_none() {
-                        build = Some(memo.digest(&std::fs::File::open("/proc/self/exe")?)?);
+                        build = Some(memo.digest(&File::open("/proc/self/exe")?)?);
                     }
                     build.expect("set above").0.to_vec()
                 }
@@ -92,6 +103,7 @@ impl<'a> Keys<'a> {
             memo,
             versions,
             keys: vec![Digest([0; 32]); plan.len()],
+            files: HashMap::new(),
             scratch: Vec::new(),
             needs: Vec::new(),
         })
@@ -156,13 +168,26 @@ impl<'a> Keys<'a> {
                 }
             }
             for artifact in &detail.artifacts {
-                each(Field::ArtifactName, plan.artifacts[artifact.index()].name.as_bytes());
+                let entry = &plan.artifacts[artifact.index()];
+                each(Field::ArtifactName, entry.name.as_bytes());
                 each(Field::ArtifactDigest, &self.artifacts[artifact.index()].0);
+                let format = match entry.format {
+                    Format::Jsonl => format!("jsonl {}", entry.key),
+                    format => format.name().into(),
+                };
+                each(Field::ArtifactFormat, format.as_bytes());
             }
             if signature.runs_command() {
-                for (word, digest) in files(detail, &mut self.memo)? {
-                    each(Field::FileName, word.as_bytes());
-                    each(Field::FileDigest, &digest.0);
+                // A project that moves as a whole keeps its keys.
+                let dir = detail.dir.strip_prefix(&plan.dir).unwrap_or(&detail.dir);
+                each(Field::Dir, dir.as_os_str().as_bytes());
+                let files = files(detail, &mut self.memo)?;
+                for file in &files {
+                    each(Field::FileName, file.word.as_bytes());
+                    each(Field::FileDigest, &file.digest.0);
+                }
+                if !files.is_empty() {
+                    self.files.insert(node, files);
                 }
             }
             if let Some(salt) = &detail.salt {
@@ -185,8 +210,28 @@ impl<'a> Keys<'a> {
         self.plan.results_of(node).next().is_none() && !(self.plan.detail(node).is_some() && command())
     }
 
+    /// A file that the node's key covers and that is not any more what it was when the key was made.
+    pub fn changed_file(&mut self, node: NodeId) -> Option<PathBuf> {
+        let memo = &mut self.memo;
+        let files = self.files.get(&node)?;
+        let changed = |file: &&FileRead| digest_of(&file.path, memo).ok() != Some(file.digest);
+        files.iter().find(changed).map(|file| file.path.clone())
+    }
+
+    /// Gives a node a key that no node ever had: nobody knows what its result came from. What comes after it
+    /// will not be found again either.
+    pub fn disown(&mut self, node: NodeId) {
+        let once = format!("{} {} {}", self.of(node), std::process::id(), forkyard_shared::sys::now_ns());
+        self.keys[node.index()] = Digest::of(once.as_bytes());
+    }
+
+    /// Nobody will ask about the node's files any more.
+    pub fn settled(&mut self, node: NodeId) {
+        self.files.remove(&node);
+    }
+
     /// Remembers the digests that were computed.
-    pub fn save(&mut self) -> std::io::Result<()> {
+    pub fn save(&mut self) -> io::Result<()> {
         self.memo.save()
     }
 }
@@ -198,27 +243,43 @@ pub(crate) fn working_dir(detail: &Detail) -> PathBuf {
     std::path::absolute(&dir).unwrap_or(dir)
 }
 
+/// A file that a command may read, as its key saw it.
+struct FileRead {
+    word: String,
+    path: PathBuf,
+    digest: Digest,
+}
+
 /// The files that a command's key covers: what `files` names, and every word of its command line that is
 /// the name of a regular file.
-fn files(detail: &Detail, memo: &mut DigestMemo) -> Result<Vec<(String, Digest)>, String> {
+fn files(detail: &Detail, memo: &mut DigestMemo) -> Result<Vec<FileRead>, String> {
     let Some(run) = json_param(detail, "run") else { return Ok(Vec::new()) };
     let texts = |value: serde_json::Value| serde_json::from_value::<Vec<String>>(value).unwrap_or_default();
     let dir = working_dir(detail);
-    let mut digest = |path: &Path| std::fs::File::open(path).and_then(|file| memo.digest(&file));
     let mut found = Vec::new();
     for word in texts(run) {
         let path = dir.join(&word);
         if !word.is_empty() && path.is_file() {
-            let digest = digest(&path).map_err(|error| format!("read {}: {error}", path.display()))?;
-            found.push((word, digest));
+            let digest =
+                digest_of(&path, memo).map_err(|error| format!("read {}: {error}", path.display()))?;
+            found.push(FileRead { word, path, digest });
         }
     }
     for word in json_param(detail, "files").map(texts).unwrap_or_default() {
         let path = dir.join(&word);
-        let digest = digest(&path).map_err(|error| format!("`files` names {}: {error}", path.display()))?;
-        found.push((word, digest));
+        let digest =
+            digest_of(&path, memo).map_err(|error| format!("`files` names {}: {error}", path.display()))?;
+        found.push(FileRead { word, path, digest });
     }
     Ok(found)
+}
+
+fn digest_of(path: &Path, memo: &mut DigestMemo) -> io::Result<Digest> {
+    // Before it is opened: the open of a named pipe waits for somebody who writes to it.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    memo.digest(&File::open(path)?)
 }
 
 fn json_param(detail: &Detail, name: &str) -> Option<serde_json::Value> {

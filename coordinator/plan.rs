@@ -14,6 +14,8 @@ use crate::names::Names;
 pub(crate) struct Plan {
     /// The manifest's file.
     pub path: PathBuf,
+    /// Where the file's own relative paths start.
+    pub dir: PathBuf,
     pub settings: Settings,
     pub artifacts: Vec<ArtifactEntry>,
     /// Node ids; a node's [`NodeId`] is its place in the manifest.

@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use forkyard_shared::codec::{self, Frame};
@@ -15,6 +16,8 @@ use forkyard_shared::sys;
 use forkyard_worker::zygote::Zygote;
 use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
 use ipc_channel::{IpcError, TryRecvError};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -27,6 +30,9 @@ use crate::sweep;
 /// How long the coordinator looks for the next message before it sleeps.
 const SPIN: Duration = Duration::from_micros(30);
 
+/// How long the zygote may take to end everything below it before it is killed itself.
+const END_PATIENCE: Duration = Duration::from_secs(10);
+
 /// What arrives.
 pub(crate) enum Event {
     Message(ToCoordinator),
@@ -36,15 +42,18 @@ pub(crate) enum Event {
     ZygoteGone,
 }
 
-/// Blocks the signals that ask a run to end. Call before any other thread is started, so that all of them
-/// block them and [`Pool::watch_signals`] alone gets them.
-pub(crate) fn block_signals() -> io::Result<SigSet> {
+/// The signals that ask a run to end, but for those that whoever started us has us ignore (`nohup`).
+fn end_signals() -> SigSet {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        signals.add(signal);
+        if ignored & (1 << (signal as u32 - 1)) == 0 {
+            signals.add(signal);
+        }
     }
-    signals.thread_block()?;
-    Ok(signals)
+    signals
 }
 
 /// Something one of our own threads wants the event loop to see.
@@ -58,6 +67,7 @@ pub(crate) struct Pool {
     inbox: IpcReceiver<Frame>,
     wake: IpcSender<Frame>,
     noticed: Noticed,
+    interrupted: Arc<AtomicBool>,
     pulses: PulseBoard,
     places: Vec<Option<IpcSender<Frame>>>,
     /// In the environment of every command of the run.
@@ -81,6 +91,7 @@ impl Pool {
             inbox: zygote.inbox,
             wake: zygote.wake,
             noticed: Noticed::default(),
+            interrupted: Arc::default(),
             pulses: PulseBoard::new(workers)?,
             places: (0..workers).map(|_| None).collect(),
             token: random_token()?,
@@ -129,6 +140,11 @@ impl Pool {
         self.tell(&ToZygote::Fork(worker), &[])?;
         self.places[worker.index()] = Some(sender);
         Ok(())
+    }
+
+    /// Kills the zygote, and with it every worker: for when it does not answer.
+    pub fn kill_all(&self) {
+        kill(self.pid, Signal::SIGKILL).ok();
     }
 
     /// Asks for the death of a worker and of everything below it; [`FromZygote::Died`] tells of it.
@@ -196,11 +212,16 @@ impl Pool {
         move || drop(wake.send(Frame(codec::encode(&ToCoordinator::Wake))))
     }
 
-    /// From now on the signals that [`block_signals`] blocked come as events.
-    pub fn watch_signals(&self, signals: SigSet) -> io::Result<()> {
-        let (noticed, wake) = (self.noticed.clone(), self.waker());
+    /// From now on a signal that asks us to end is an event. Until now it just ends us: nothing runs yet, and the
+    /// zygote ends with us.
+    pub fn watch_signals(&self) -> io::Result<()> {
+        let signals = end_signals();
+        // Every thread that is started from here on blocks them too.
+        signals.thread_block()?;
+        let (noticed, wake, interrupted) = (self.noticed.clone(), self.waker(), self.interrupted.clone());
         std::thread::Builder::new().name("signals".into()).spawn(move || {
             while let Ok(signal) = signals.wait() {
+                interrupted.store(true, Relaxed);
                 noticed.lock().push(Event::Signal(signal));
                 wake();
             }
@@ -208,10 +229,17 @@ impl Pool {
         Ok(())
     }
 
+    /// Set as soon as a signal asks us to end, for whoever is at something long.
+    pub fn interrupted(&self) -> Arc<AtomicBool> {
+        self.interrupted.clone()
+    }
+
     /// The zygote holds the only other end of this socket: its end of file is the zygote's end.
     fn watch_zygote(&self) -> io::Result<()> {
         let (control, noticed, wake) = (self.control.clone(), self.noticed.clone(), self.waker());
         std::thread::Builder::new().name("zygote watch".into()).spawn(move || {
+            // They are for the main thread.
+            SigSet::all().thread_block().ok();
             while let Ok(Some(_)) = sys::receive_packet(&control) {}
             noticed.lock().push(Event::ZygoteGone);
             wake();
@@ -224,9 +252,18 @@ impl Pool {
     pub fn end(&mut self) {
         if !std::mem::replace(&mut self.ended, true) {
             kill(self.pid, Signal::SIGTERM).ok();
+            self.await_zygote(END_PATIENCE);
+            kill(self.pid, Signal::SIGKILL).ok();
             waitpid(self.pid, None).ok();
             sweep::kill_adopted(&self.token, &self.workers);
         }
+    }
+
+    /// Waits for the zygote's end, at most so long: it may have been stopped.
+    fn await_zygote(&self, patience: Duration) {
+        let Ok(end) = sys::pidfd_open(self.pid) else { return };
+        let patience = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+        while poll(&mut [PollFd::new(end.as_fd(), PollFlags::POLLIN)], patience) == Err(Errno::EINTR) {}
     }
 
     fn tell(&self, message: &ToZygote, fds: &[std::os::fd::BorrowedFd]) -> io::Result<()> {

@@ -9,6 +9,7 @@ use std::time::{Instant, SystemTime};
 use forkyard_shared::digest::Digest;
 use forkyard_shared::ids::{ArtifactId, NodeId};
 use forkyard_shared::protocol::{FromZygote, Setup, ToCoordinator};
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use crate::artifacts::{ArtifactProblem, OpenArtifact};
@@ -18,7 +19,7 @@ use crate::init::Runtime;
 use crate::key::Keys;
 use crate::manifest::{self, ManifestError, OnFailure, nearest};
 use crate::plan::Plan;
-use crate::pool::{Event, Pool, block_signals};
+use crate::pool::{Event, Pool};
 use crate::report::{Report, ReportOptions};
 use crate::schedule::{Scheduler, Urgency};
 use crate::store::{
@@ -88,7 +89,7 @@ pub enum RunError {
     Pool(String),
     /// The zygote was killed.
     ZygoteDied,
-    /// Interrupted before anything ran.
+    /// A signal asked for an end at once.
     Interrupted(Signal),
     /// A bug of ours.
     Internal(String),
@@ -99,6 +100,9 @@ impl RunError {
     pub(crate) fn of_pool(what: &str, error: &std::io::Error) -> RunError {
         match error.kind() {
             ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => RunError::ZygoteDied,
+            _ if error.raw_os_error() == Some(Errno::EMFILE as i32) => RunError::Pool(format!(
+                "{what}: {error}; each takes a descriptor: ask for fewer (--workers) or allow more (ulimit -Hn)"
+            )),
             _ => RunError::Pool(format!("{what}: {error}")),
         }
     }
@@ -114,7 +118,7 @@ impl fmt::Display for RunError {
             RunError::Store(error) => write!(f, "the store takes no more results: {error}; what is committed stays, make room and run again to go on"),
             RunError::Pool(error) => f.write_str(error),
             RunError::ZygoteDied => f.write_str("the zygote, the process that forks the workers, was killed (by hand, or for want of memory); every result that had arrived is stored, run again to go on"),
-            RunError::Interrupted(signal) => write!(f, "interrupted by {signal} before anything ran"),
+            RunError::Interrupted(signal) => write!(f, "stopped by {signal}"),
             RunError::Internal(error) => write!(f, "a bug in forkyard, please report it: {error}"),
         }
     }
@@ -141,7 +145,6 @@ const LEARN_EARLY: u64 = 200_000;
 pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, RunError> {
     let start = Instant::now();
     let ops = runtime.ops();
-    let signals = block_signals().map_err(|error| RunError::Pool(format!("block signals: {error}")))?;
     let layout = Layout::new(&options.store);
     // While the manifest is read: most of a run without changes is reading these two.
     let early = {
@@ -149,27 +152,23 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         std::thread::spawn(move || Reader::look(&layout, LEARN_EARLY).ok())
     };
     let plan = manifest::load(&options.manifest, ops).map_err(RunError::Manifest)?;
-    let only = nodes_named(&plan, &options.only)?;
-    let refresh = nodes_named(&plan, &options.refresh)?;
+    let (wanted, refresh) = choose(&plan, options)?;
     let artifacts = open_artifacts(&plan)?;
 
     let lock = layout.prepare().map_err(RunError::Open)?;
     let lock = &lock;
-    let mut memo = DigestMemo::open(&layout.dir);
 
-    let wanted = (!only.is_empty()).then(|| plan.graph.with_needs(&only.iter().copied().collect::<Vec<_>>()));
-    let wanted = |node: NodeId| wanted.as_ref().is_none_or(|marks| marks[node.index()]);
     let before = latest_run(&layout.dir).and_then(|run| run.summary()).unwrap_or_default();
     let costs = Costs::new(ops.ids().count(), |op| before.op_seconds.get(ops.name(op)).copied());
     let scheduler = Scheduler::new(&plan.graph, urgencies(&plan, &costs), wanted);
     let workers = options.workers.unwrap_or_else(cores).min(scheduler.wanted()).max(1);
 
-    let mut report = Report::new(&options.report, start, scheduler.wanted())
-        .map_err(|error| RunError::Usage(format!("--trace: {error}")))?;
+    let mut report = Report::new(&options.report, start, scheduler.wanted()).map_err(RunError::Usage)?;
     let zygote = runtime.take_zygote().map_err(RunError::Pool)?;
     let mut pool =
         Pool::new(zygote, workers).map_err(|error| RunError::Pool(format!("start the pool: {error}")))?;
 
+    let mut memo = DigestMemo::open(&layout.dir).stop_when(pool.interrupted());
     // A file that is read for the first time is mapped before it is hashed: its pages come in large.
     let mut mapped = false;
     if artifacts.iter().any(|artifact| !artifact.digest_is_known(&memo)) {
@@ -206,7 +205,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         workers,
         &layout.dir.display().to_string(),
     );
-    pool.watch_signals(signals).map_err(|error| RunError::Pool(format!("watch for signals: {error}")))?;
+    pool.watch_signals().map_err(|error| RunError::Pool(format!("watch for signals: {error}")))?;
     let writer = Writer::start(&layout, &run_dir, writer_settings(&plan, &artifacts, &pool)?)
         .map_err(RunError::Open)?;
 
@@ -266,13 +265,29 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     };
     run_dir.write_summary(&summary).ok();
     report.run_finished(run_dir.id, &summary);
-    report.finish_trace().map_err(|error| RunError::Usage(format!("write the trace: {error}")))?;
-    report.flush();
+    report.finish();
     Ok(RunResult { run: run_dir.id, summary, ending, error })
 }
 
+/// What `--only` and `--refresh` mean: whether a node is wanted, and which are to be run anew.
+pub(crate) fn choose(
+    plan: &Plan,
+    options: &RunOptions,
+) -> Result<(impl Fn(NodeId) -> bool + use<>, HashSet<NodeId>), RunError> {
+    let only = nodes_named(plan, &options.only)?;
+    let refresh = nodes_named(plan, &options.refresh)?;
+    let marks = (!only.is_empty()).then(|| plan.graph.with_needs(&only.iter().copied().collect::<Vec<_>>()));
+    let wanted = move |node: NodeId| marks.as_ref().is_none_or(|marks| marks[node.index()]);
+    match refresh.iter().find(|node| !wanted(**node)) {
+        None => Ok((wanted, refresh)),
+        Some(left_out) => {
+            Err(RunError::Usage(format!("--refresh {0}: --only leaves node {0} out", plan.name(*left_out))))
+        }
+    }
+}
+
 /// Nodes by their ids in the manifest.
-pub(crate) fn nodes_named(plan: &Plan, names: &[String]) -> Result<HashSet<NodeId>, RunError> {
+fn nodes_named(plan: &Plan, names: &[String]) -> Result<HashSet<NodeId>, RunError> {
     let find = |name: &String| {
         plan.names.find(name).map(NodeId).ok_or_else(|| {
             let hint = nearest(name, plan.names.iter())

@@ -306,9 +306,13 @@ impl<'g> Scheduler<'g> {
     }
 
     /// A done node turns out to have no result after all: it runs again, and `user`, which found out,
-    /// waits for it.
-    pub fn revive(&mut self, node: NodeId, user: NodeId) {
+    /// waits for it. False if that cannot be: it has run again meanwhile, and failed.
+    #[must_use]
+    pub fn revive(&mut self, node: NodeId, user: NodeId) -> bool {
         if let State::Settled(outcome) = self.state(node) {
+            if !outcome.is_done() {
+                return false;
+            }
             *self.counts.of(outcome) -= 1;
             self.state[node.index()] = State::Ready;
             self.must_run(node);
@@ -322,6 +326,7 @@ impl<'g> Scheduler<'g> {
             self.clear_queues();
         }
         self.release(user);
+        true
     }
 
     /// Settles everything that is not settled as cancelled; those nodes are returned.

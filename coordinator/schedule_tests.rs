@@ -166,7 +166,7 @@ fn a_revived_node_runs_before_who_found_it_missing() {
     let third = take(&mut scheduler, 3);
     scheduler.done(third, Outcome::Ran);
     let reader = take(&mut scheduler, 1);
-    scheduler.revive(producer, reader);
+    assert!(scheduler.revive(producer, reader));
     assert_eq!([1, 2].map(|node| scheduler.state(NodeId(node))), [State::Waiting; 2]);
     assert_eq!(scheduler.counts(), Counts { ran: 1, ..Counts::default() });
     assert_eq!(order(&mut scheduler), [0, 1, 2]);
@@ -180,7 +180,7 @@ fn two_readers_that_find_a_result_missing_revive_it_once() {
     let producer = take(&mut scheduler, 0);
     scheduler.done(producer, Outcome::Cached);
     let readers = [take(&mut scheduler, 1), take(&mut scheduler, 2)];
-    readers.iter().for_each(|reader| scheduler.revive(producer, *reader));
+    assert!(readers.iter().all(|reader| scheduler.revive(producer, *reader)));
     assert_eq!(scheduler.taken(), 0);
     assert_eq!(order(&mut scheduler), [0, 1, 2]);
 }
@@ -194,14 +194,31 @@ fn a_revived_node_that_fails_does_not_hold_up_who_had_its_result() {
         scheduler.done(node, Outcome::Cached);
     }
     let (early, late) = (take(&mut scheduler, 2), take(&mut scheduler, 3));
-    scheduler.revive(NodeId(0), early);
+    assert!(scheduler.revive(NodeId(0), early));
     let failed = take(&mut scheduler, 0);
     assert_eq!(numbers(scheduler.fail(failed, Outcome::Failed)), [2]);
     // Now the result of 1 is found missing too, and its worker dies: it must be able to run again.
-    scheduler.revive(NodeId(1), late);
+    assert!(scheduler.revive(NodeId(1), late));
     let again = take(&mut scheduler, 1);
     scheduler.release(again);
     assert_eq!(order(&mut scheduler), [1, 3]);
+}
+
+#[test]
+fn a_node_that_failed_is_not_revived() {
+    // 1 and 2 read 0, and both find its result gone; by the time 2 does, 0 has run again and failed.
+    let graph = graph(&[&[], &[0], &[0], &[1]]);
+    let mut scheduler = scheduler(&graph, |node| Urgency { priority: -(node as i32), ..ALIKE });
+    let producer = take(&mut scheduler, 0);
+    scheduler.done(producer, Outcome::Cached);
+    let (first, second) = (take(&mut scheduler, 1), take(&mut scheduler, 2));
+    assert!(scheduler.revive(producer, first));
+    let failed = take(&mut scheduler, 0);
+    assert_eq!(numbers(scheduler.fail(failed, Outcome::Failed)), [1, 3]);
+    assert!(!scheduler.revive(producer, second));
+    scheduler.fail(second, Outcome::Blocked);
+    assert_eq!(scheduler.counts(), Counts { failed: 1, blocked: 3, ..Counts::default() });
+    assert!(scheduler.is_drained() && scheduler.taken() == 0);
 }
 
 #[test]
@@ -355,8 +372,11 @@ proptest! {
                     let node = ready[which % ready.len()];
                     if let Some(need) = graph.needs(node).first() {
                         batch.drain(..).filter(|other| *other != node).for_each(|other| scheduler.release(other));
-                        scheduler.revive(*need, node);
-                        revived.insert(*need);
+                        if scheduler.revive(*need, node) {
+                            revived.insert(*need);
+                        } else {
+                            scheduler.fail(node, Outcome::Blocked);
+                        }
                     }
                 }
                 _ => {

@@ -91,7 +91,9 @@ fn what_is_no_file_is_refused() {
     fs::create_dir(space.path("m.npy")).unwrap();
     // It is root who runs the tests in a container, and root may read everything: a loop of links he cannot.
     std::os::unix::fs::symlink("loop.npy", space.path("loop.npy")).unwrap();
+    nix::unistd::mkfifo(&space.path("pipe.npy"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     for (path, reason) in [
+        ("pipe.npy", "is not a regular file, so it cannot be mapped"),
         ("no.npy", "there is no such file"),
         ("m.npy", "is a directory, not a file"),
         ("/dev/null", "is not a regular file, so it cannot be mapped"),
@@ -101,6 +103,11 @@ fn what_is_no_file_is_refused() {
         space.run_manifest(3).says("artifact \"m\" (").says(reason);
     }
     assert!(!space.path("ran").exists() && !space.path(".forkyard").exists());
+    // Nor is it a file of a command.
+    space.write("m.toml", "[[node]]\nid = \"a\"\nop = \"exec\"\nrun = [\"true\"]\nfiles = [\"pipe.npy\"]\n");
+    let ended = space.run_manifest(1);
+    let error = ended.node("a")["error"].as_str().unwrap().to_string();
+    assert!(error.ends_with("pipe.npy: it is not a regular file"), "{error}");
 }
 
 #[test]
@@ -287,6 +294,54 @@ fn a_truncated_artifact_fails_the_node_that_reads_it_and_not_the_worker() {
     assert!(ended.events_named("worker_lost").is_empty(), "SIGBUS took the worker");
     let error = ended.node("read")["error"].as_str().unwrap().to_string();
     assert!(error.starts_with("artifact \"b\" (") && error.contains("became unreadable"), "{error}");
+}
+
+#[test]
+fn a_command_reads_the_file_that_was_hashed_whatever_its_name_means_by_now() {
+    let space = Space::with(
+        r#"
+        [artifacts.words]
+        path = "words.txt"
+        [[node]]
+        id = "first"
+        op = "exec"
+        run = ["touch up; while [ ! -e go ]; do sleep 0.01; done"]
+        shell = true
+        [[node]]
+        id = "read"
+        op = "exec"
+        needs = ["first"]
+        artifacts = ["words"]
+        run = ["cat $FORKYARD_ARTIFACT_WORDS"]
+        shell = true
+        "#,
+    );
+    space.write("words.txt", "old");
+    let run = space.start(&RUN);
+    eventually("the first runs", || space.path("up").exists());
+    space.write("new.txt", "new");
+    fs::rename(space.path("new.txt"), space.path("words.txt")).unwrap();
+    space.write("go", "");
+    run.end().expect(0);
+    assert_eq!(space.result_text("read"), "old");
+    assert_eq!(space.run_manifest(0).outcomes(), "first=cached read=ran");
+    assert_eq!(space.result_text("read"), "new");
+}
+
+#[test]
+fn how_an_artifact_is_read_is_part_of_the_key() {
+    let manifest = |key: &str| {
+        format!(
+            "[artifacts.r]\npath = \"r.jsonl\"\nkey = \"{key}\"\n[[node]]\nid = \"a\"\nop = \"lookup\"\nartifact = \"r\"\nparams = {{ key = \"x\" }}\n"
+        )
+    };
+    let space = Space::with(&manifest("id"));
+    space.write("r.jsonl", "{\"id\":\"x\",\"name\":\"y\"}\n{\"id\":\"y\",\"name\":\"x\"}\n");
+    space.run_manifest(0);
+    assert_eq!(space.result_text("a"), "{\"id\":\"x\",\"name\":\"y\"}");
+    space.write("m.toml", manifest("name"));
+    assert_eq!(space.run_manifest(0).outcomes(), "a=ran");
+    assert_eq!(space.result_text("a"), "{\"id\":\"y\",\"name\":\"x\"}");
 }
 
 #[test]

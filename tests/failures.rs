@@ -187,6 +187,19 @@ fn a_worker_killed_from_outside_costs_nothing_but_time() {
 // ---- a poison node ----
 
 #[test]
+fn hundreds_of_workers_may_die_at_once() {
+    let lines: Vec<String> = (0..3000)
+        .map(|n| format!(r#"{{"id":"n{n}","op":"crash","params":{{"status":1,"times":1}}}}"#))
+        .collect();
+    let space = Space::new();
+    space.write("m.jsonl", lines.join("\n"));
+    let ended = space.run(&["run", "m.jsonl", "--json", "--workers", "500"]).expect(0);
+    assert_eq!(ended.summary()["ran"], 3000);
+    assert_eq!(ended.events_named("worker_lost").len(), 3000);
+    space.expect_nothing_left();
+}
+
+#[test]
 fn a_node_that_kills_worker_after_worker_is_poison() {
     let space =
         Space::with(&[crash("a", "signal = 6"), noop("b", ""), noop("c", "needs = [\"a\"]")].concat());
@@ -276,6 +289,52 @@ fn an_interrupt_does_not_wait_for_the_next_attempt() {
 }
 
 // ---- the zygote dies ----
+
+#[test]
+fn an_interrupt_does_not_wait_for_a_digest() {
+    // Reading a terabyte of nothing takes minutes.
+    let space = Space::with(&format!("[artifacts.big]\npath = \"big.raw\"\n{}", noop("a", "")));
+    let file = fs::File::create(space.path("big.raw")).unwrap();
+    file.set_len(1 << 40).unwrap();
+    let run = space.start(&RUN);
+    eventually("the artifact is being read", || run.holds_open(&space.path("big.raw")));
+    run.signal(Signal::SIGINT);
+    run.end().expect_signal(Signal::SIGINT);
+    space.expect_nothing_left();
+
+    space.write("m.toml", shell("a", "true", "files = [\"big.raw\"]"));
+    let run = space.start(&RUN);
+    eventually("the file is being read", || run.holds_open(&space.path("big.raw")));
+    run.signal(Signal::SIGINT);
+    assert_eq!(run.end().expect(130).outcomes(), "a=cancelled");
+}
+
+#[test]
+fn a_signal_that_is_ignored_from_birth_stays_so() {
+    let space = Space::with(&waiting("a", ""));
+    let script =
+        format!("trap '' HUP; exec {} run m.toml --json --events all", env!("CARGO_BIN_EXE_forkyard"));
+    let run = space.start_shell(&script);
+    eventually("a node is up", || space.path("up").exists());
+    run.signal(Signal::SIGHUP);
+    space.write("go", "");
+    assert_eq!(run.end().expect(0).outcomes(), "a=ran");
+}
+
+#[test]
+fn a_zygote_that_is_stopped_does_not_keep_us() {
+    let space = Space::with(&hanging("a", ""));
+    let mut run = space.start_until_up();
+    let zygote = run.zygote();
+    send(zygote, Signal::SIGSTOP);
+    run.signal(Signal::SIGINT);
+    run.says("interrupted: waiting for 1 running node");
+    run.signal(Signal::SIGINT);
+    run.says("interrupted again: stopping now");
+    run.signal(Signal::SIGINT);
+    run.end().expect(130);
+    space.expect_nothing_left();
+}
 
 #[test]
 fn the_death_of_the_zygote_ends_the_run_in_order() {

@@ -101,6 +101,13 @@ fn words_that_are_missing() {
 
 #[test]
 fn words_of_exec() {
+    for name in ["/etc/passwd", "../x", "a/../../x", ""] {
+        let expected = "must be text, json, bytes, or the name of a file in $FORKYARD_SCRATCH";
+        node(
+            &format!("op = \"exec\"\nrun = [\"true\"]\noutput = \"{name}\""),
+            &format!("5:1: `output` {expected}"),
+        );
+    }
     node(
         "op = \"exec\"\nrun = [\"true\"]\nparams = { x = 1 }",
         "5:1: `exec` takes no `params`: its words stand beside `op` (cwd, env, files, inputs, output, run, shell, stdin)",

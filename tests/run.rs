@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use crate::util::{RUN, Space, matrix};
+use crate::util::{RUN, Space, eventually, matrix, text};
 
 /// A node of `exec` that notes in `log` that it ran, and prints its id.
 fn noted(id: &str, more: &str) -> String {
@@ -249,9 +249,9 @@ fn the_environment_of_a_command_is_what_was_promised() {
     ];
     assert_eq!(names, expected);
     assert_eq!([values[0], values[5], values[6], values[7]], ["yes and no", home, "C", "/usr/bin:/bin"]);
-    assert_eq!(values[1], format!("{home}/m.npy").replace("//", "/"));
     let tmp = format!("{home}/.forkyard/tmp/");
-    assert!(values[2].starts_with(&tmp) && values[4].starts_with(&tmp), "{values:?}");
+    assert!([1, 2, 4].iter().all(|at| values[*at].starts_with(&tmp)), "{values:?}");
+    assert!(values[1].ends_with(".npy"), "programs tell a file's format by its suffix");
 }
 
 #[test]
@@ -288,18 +288,101 @@ fn the_output_of_a_command_is_text_json_bytes_or_a_file() {
         op = "exec"
         run = ["true"]
         output = "out.txt"
+        [[node]]
+        id = "outside"
+        op = "exec"
+        run = ["ln -s /etc/passwd $FORKYARD_SCRATCH/out.txt"]
+        shell = true
+        output = "out.txt"
+        [[node]]
+        id = "pipe"
+        op = "exec"
+        run = ["mkfifo $FORKYARD_SCRATCH/out.txt"]
+        shell = true
+        output = "out.txt"
+        [[node]]
+        id = "dir"
+        op = "exec"
+        run = ["mkdir $FORKYARD_SCRATCH/out"]
+        shell = true
+        output = "out"
         "#,
     );
     let ended = space.run(&[&RUN[..], &["--keep-going"]].concat()).expect(1);
-    assert_eq!(ended.outcomes(), "bytes=ran file=ran json=ran no-file=failed not-json=failed text=ran");
+    let failed = "dir=failed file=ran json=ran no-file=failed not-json=failed outside=failed pipe=failed";
+    assert_eq!(ended.outcomes(), format!("bytes=ran {failed} text=ran"));
     assert_eq!(space.result("text"), b"2\n");
     assert_eq!(space.result("json"), b"{\"a\":2,\"b\":1}");
     assert_eq!(space.result("bytes"), b"\xff\0");
     assert_eq!(space.result("file"), b"signal\n");
     let error = |node: &str| ended.node(node)["error"].as_str().unwrap().to_string();
     assert!(error("not-json").starts_with("output = \"json\", but stdout is not one JSON value"));
-    assert!(error("no-file").starts_with("output = \"out.txt\", but the command left no such file"));
+    assert!(error("no-file").ends_with("in $FORKYARD_SCRATCH, but the command left no such file there"));
+    assert!(error("outside").ends_with("but it leads to /etc/passwd"));
+    assert!(error("pipe").ends_with("but it is not a regular file"));
+    assert!(error("dir").ends_with("but it is a directory"));
     space.expect_nothing_left();
+}
+
+#[test]
+fn a_file_that_changes_under_a_waiting_command_is_not_taken_for_what_it_was() {
+    let space = Space::with(
+        r#"
+        [[node]]
+        id = "first"
+        op = "exec"
+        run = ["touch up; while [ ! -e go ]; do sleep 0.01; done"]
+        shell = true
+        priority = 1
+        [[node]]
+        id = "second"
+        op = "exec"
+        run = ["cat", "input"]
+        [[node]]
+        id = "after"
+        op = "exec"
+        needs = ["second"]
+        run = ["true"]
+        "#,
+    );
+    space.write("input", "old");
+    let run = space.start(&[&RUN[..], &["--workers", "1"]].concat());
+    eventually("the first runs", || space.path("up").exists());
+    space.write("input", "new");
+    space.write("go", "");
+    let ended = run.end().expect(0);
+    let input = space.path("input");
+    let why = format!("its result is not kept: {} was changed while it waited or ran", text(&input));
+    assert_eq!(ended.node("second")["error"], why);
+    let ended = ended.says("node second ran, but its result is not kept");
+    assert_eq!(ended.summary()["durable"], 2);
+    // Neither of the old content nor of the new: it runs again, and so does what came after it.
+    for content in ["old", "new"] {
+        space.write("input", content);
+        assert_eq!(space.run_manifest(0).outcomes(), "after=ran first=cached second=ran");
+        assert_eq!(space.result_text("second"), content);
+    }
+    assert_eq!(space.run_manifest(0).outcomes(), "after=cached first=cached second=cached");
+}
+
+#[test]
+fn what_a_key_says_of_a_directory_is_where_it_is_from_the_manifest() {
+    let node =
+        |id: &str| format!("[[node]]\nid = \"{id}\"\nop = \"exec\"\nrun = [\"cat\", \"-\"]\nstdin = \"x\"\n");
+    let space = Space::with(&format!("[run]\ninclude = [\"one/m.toml\", \"two/m.toml\"]\n{}", node("a")));
+    for dir in ["one", "two"] {
+        std::fs::create_dir(space.path(dir)).unwrap();
+        space.write(&format!("{dir}/m.toml"), node(dir));
+    }
+    // Each starts elsewhere, so that none may have the result of another.
+    assert_eq!(space.run_manifest(0).outcomes(), "a=ran one=ran two=ran");
+    assert_eq!(space.run_manifest(0).outcomes(), "a=cached one=cached two=cached");
+    // The whole may move.
+    let moved = Space::new();
+    std::fs::rename(space.path(""), moved.path("new")).unwrap();
+    let ended = moved.run(&["run", "new/m.toml", "--store", "new/.forkyard", "--json", "--events", "all"]);
+    assert_eq!(ended.expect(0).outcomes(), "a=cached one=cached two=cached");
+    std::fs::rename(moved.path("new"), space.path("")).unwrap();
 }
 
 #[test]
@@ -407,7 +490,7 @@ fn a_store_tells_of_its_runs() {
         text(&["status"])
     );
     assert!(text(&["results", "ls"]).starts_with("cached     a "), "{}", text(&["results", "ls"]));
-    space.run(&["results", "cat", "c"]).expect(2).says("knows a node `c`");
+    space.run(&["results", "cat", "c"]).expect(2).says("has finished a node `c`");
 }
 
 #[test]
@@ -433,7 +516,7 @@ fn logs_show_what_a_command_wrote_to_stderr() {
     assert_eq!(log(&["logs", "1", "a"]), "warning\n");
     assert_eq!(log(&["logs", "a"]), "warning\n", "it is cached now: the log is that of the run that ran it");
     assert_eq!(log(&["logs", "b"]), "one\ntwo\n");
-    space.run(&["logs", "c"]).expect(2).says("knows nothing of a node `c`");
+    space.run(&["logs", "c"]).expect(2).says("has not finished a node `c`");
 }
 
 #[test]

@@ -59,6 +59,15 @@ impl Space {
         command
     }
 
+    /// Starts a line of shell, from which a command may be started in a way of its own.
+    pub fn start_shell(&self, line: &str) -> Running {
+        let ours = self.command(&[]);
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", line]).current_dir(self.0.path()).env_clear();
+        shell.envs(ours.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        Running::start(shell, b"")
+    }
+
     /// Starts a command and goes on.
     pub fn start(&self, args: &[&str]) -> Running {
         Running::start(self.command(args), b"")
@@ -146,10 +155,15 @@ impl Ended {
         self
     }
 
+    /// A signal must have ended it.
+    pub fn expect_signal(self, signal: Signal) -> Ended {
+        assert_eq!(self.status.signal(), Some(signal as i32), "{}\n{}", self.status, self.stderr);
+        self
+    }
+
     /// It must have been killed.
     pub fn expect_killed(self) -> Ended {
-        assert_eq!(self.status.signal(), Some(9), "{}\n{}", self.status, self.stderr);
-        self
+        self.expect_signal(Signal::SIGKILL)
     }
 
     /// It must have said this on stderr.
@@ -235,6 +249,12 @@ impl Running {
             found.is_some()
         });
         found.expect("it was found")
+    }
+
+    /// Whether it has a file open.
+    pub fn holds_open(&self, path: &Path) -> bool {
+        let files = fs::read_dir(format!("/proc/{}/fd", self.pid())).into_iter().flatten().flatten();
+        files.filter_map(|file| fs::read_link(file.path()).ok()).any(|file| file == path)
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -21,7 +21,7 @@ pub(super) enum Exit {
     Artifact,
     /// The store is unusable: disk full, damaged, locked by a live run.
     Store,
-    /// It does not fit.
+    /// It does not fit: into memory, or what was to be printed onto its disk.
     Resources,
     /// A bug of ours, or the zygote was killed.
     Bug,
@@ -80,7 +80,7 @@ impl From<RunError> for Failure {
 pub(super) fn printed(result: std::io::Result<()>) -> Result<Exit, Failure> {
     match result {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(Exit::Bug, format!("write to stdout: {error}")))
+            Err(Failure::new(Exit::Resources, format!("write to stdout: {error}")))
         }
         _ => Ok(Exit::Ok),
     }

@@ -23,7 +23,7 @@ pub(super) fn logs(store: &Path, run_or_node: &str, node: Option<&str>) -> Resul
         Failure::new(
             Exit::Usage,
             format!(
-                "run {} knows nothing of a node `{node}`; `forkyard results ls` lists its nodes",
+                "run {} has not finished a node `{node}` so far; `forkyard results ls` lists those it has",
                 newest.id
             ),
         )

@@ -59,7 +59,10 @@ pub(super) fn cat(store: &Path, node: &str, run: Option<u64>) -> Result<Exit, Fa
     else {
         return Err(Failure::new(
             Exit::Usage,
-            format!("no run of store {} knows a node `{node}`", store.display()),
+            format!(
+                "no run of store {} has finished a node `{node}` so far; `forkyard results ls` lists what there is",
+                store.display()
+            ),
         ));
     };
     let Some(key) = entry.key else {

@@ -2,7 +2,7 @@
 //! on.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -26,7 +26,11 @@ pub(super) fn outcomes(run: &RunDir) -> BTreeMap<String, JournalEntry> {
 pub(super) fn find(store: &Path, run: Option<u64>) -> Result<RunDir, Failure> {
     let mut runs = list_runs(store);
     if runs.is_empty() {
-        return Err(StoreError::Missing(store.into()).into());
+        return Err(match std::fs::read_dir(store) {
+            Ok(_) => Failure::new(Exit::Usage, format!("store {} has no run yet", store.display())),
+            Err(error) if error.kind() == ErrorKind::NotFound => StoreError::Missing(store.into()).into(),
+            Err(error) => StoreError::Io(format!("read store {}", store.display()), error).into(),
+        });
     }
     match run {
         None => Ok(runs.pop().expect("there is one")),

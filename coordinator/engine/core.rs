@@ -173,6 +173,7 @@ impl Engine<'_> {
         error: Option<&str>,
     ) {
         self.forget_read(node);
+        self.keys.settled(node);
         let (ran, log) = ran.unzip();
         let ran = ran.filter(|ran| ran.started_ns != 0);
         let attempt = match outcome {
@@ -180,7 +181,8 @@ impl Engine<'_> {
             Outcome::Failed | Outcome::TimedOut => self.scheduler.attempt(node) - 1,
             Outcome::Cached | Outcome::Skipped | Outcome::Blocked | Outcome::Cancelled => 0,
         };
-        let key = (outcome.is_done()).then(|| self.keys.of(node));
+        // A node that is done and has an error has a result that is not kept.
+        let key = (outcome.is_done() && error.is_none()).then(|| self.keys.of(node));
         self.writer.note(&JournalEntry {
             node: self.plan.name(node).into(),
             outcome,
@@ -190,7 +192,7 @@ impl Engine<'_> {
             error: error.map(String::from),
             log: log.unwrap_or_default(),
         });
-        if self.report.wants_all_nodes() || !outcome.is_done() {
+        if self.report.wants_all_nodes() || !outcome.is_done() || error.is_some() {
             self.report.node_finished(&Finished {
                 node: self.plan.name(node),
                 op: self.ops.name(self.plan.ops[node.index()]),

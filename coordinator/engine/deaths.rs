@@ -105,9 +105,14 @@ impl Engine<'_> {
         self.state.ending = Ending::Interrupted(signal);
         if self.state.interrupts == 1 {
             self.stop();
-            let running = crate::text::plural(self.scheduler.taken(), "running node");
-            self.report.say(&format!("interrupted: waiting for {running}; once more to stop now"));
+            if self.scheduler.taken() > 0 {
+                let running = crate::text::plural(self.scheduler.taken(), "running node");
+                self.report.say(&format!("interrupted: waiting for {running}; once more to stop now"));
+            }
+        } else if self.state.interrupts > 2 {
+            self.pool.kill_all();
         } else {
+            self.report.say("interrupted again: stopping now");
             for worker in places::ids(&self.state.places) {
                 let place = &mut self.state.places[worker.index()];
                 if place.is_alive() {
@@ -131,6 +136,9 @@ impl Engine<'_> {
             }
         }
         self.state.stopping = true;
-        Err(RunError::ZygoteDied)
+        Err(match self.state.ending {
+            Ending::Interrupted(signal) if self.state.interrupts > 2 => RunError::Interrupted(signal),
+            _ => RunError::ZygoteDied,
+        })
     }
 }

@@ -21,8 +21,8 @@ const SHARE_AFTER: Duration = Duration::from_millis(2);
 /// Workers asked for and not yet born: so few that asking never waits for the zygote, which may itself wait for us.
 const FORKS_ASKED_MAX: usize = 64;
 
-/// Parameters in one message: as much as the channel takes while its worker is busy and does not read. More
-/// goes alone, to an idle worker.
+/// Parameters in one message: as much as the channel takes while its worker is busy, or not yet born, and does
+/// not read. More goes alone, to a worker that waits for it.
 const MESSAGE_BYTES: usize = 64 << 10;
 
 impl Engine<'_> {
@@ -67,7 +67,8 @@ impl Engine<'_> {
         }
         let short = places::ids(&self.state.places).find(|id| {
             let place = &self.state.places[id.index()];
-            place.killing.is_none()
+            place.is_alive()
+                && place.killing.is_none()
                 && place.free_slot().is_some()
                 && place.in_use().iter().all(|(_, sent)| {
                     sent.nodes.iter().all(|n| self.costs.may_queue(self.plan.ops[n.index()]))
@@ -94,14 +95,18 @@ impl Engine<'_> {
         }
         let (mut tasks, mut bytes) = (Vec::with_capacity(nodes.len()), 0);
         for (index, node) in nodes.iter().enumerate() {
-            let Ok(task) = self.task(*node) else {
-                // A result that it reads is gone and is being computed anew; the others go on.
-                self.release_waiting(*node);
-                nodes.iter().filter(|other| *other != node).for_each(|other| self.give_back(*other));
-                return true;
+            let task = match self.task(*node) {
+                Ok(task) => task,
+                Err(producer) => {
+                    nodes.iter().filter(|other| *other != node).for_each(|other| self.give_back(*other));
+                    self.compute_anew(producer, *node);
+                    return true;
+                }
             };
             bytes += task.params.iter().map(|(name, param)| name.len() + param.len()).sum::<usize>();
-            if bytes > MESSAGE_BYTES && (index > 0 || !self.state.places[worker.index()].is_idle()) {
+            let place = &self.state.places[worker.index()];
+            let reads = place.is_idle() && place.life != Life::Asked;
+            if bytes > MESSAGE_BYTES && (index > 0 || !reads) {
                 break;
             }
             tasks.push(task);

@@ -1,5 +1,7 @@
 //! Looking ready nodes up: what is stored is done without a worker.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use forkyard_shared::digest::Digest;
 use forkyard_shared::ids::NodeId;
 
@@ -19,6 +21,12 @@ impl Engine<'_> {
             }
             let Some(node) = self.scheduler.next_fresh() else { return Ok(()) };
             match self.make_key(node) {
+                // Because somebody does not want to wait for a digest: the next event tells who.
+                Err(_) if self.pool.interrupted().load(Relaxed) => {
+                    self.scheduler.hold(node);
+                    self.scheduler.release(node);
+                    return Ok(());
+                }
                 Err(message) => {
                     self.scheduler.hold(node);
                     self.give_up(node, Outcome::Failed, message, None, Vec::new());

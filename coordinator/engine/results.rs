@@ -46,15 +46,14 @@ impl Engine<'_> {
         }
     }
 
-    /// The message for a node. An error means that a result it reads has to be computed anew; the node then
-    /// waits for that.
-    pub(super) fn task(&mut self, node: NodeId) -> Result<Task, ()> {
+    /// The message for a node, or the node whose result it reads and which has to be computed anew.
+    pub(super) fn task(&mut self, node: NodeId) -> Result<Task, NodeId> {
         let mut params = Vec::new();
         if let Some(detail) = self.plan.detail(node) {
             for (name, arg) in &detail.params {
                 let param = match arg {
                     Arg::Json(text) => Param::Json(text.clone()),
-                    Arg::Result(producer) => self.result_param(*producer, node)?,
+                    Arg::Result(producer) => self.result_param(*producer)?,
                 };
                 params.push((name.clone(), param));
             }
@@ -77,7 +76,7 @@ impl Engine<'_> {
         })
     }
 
-    pub(super) fn result_param(&mut self, producer: NodeId, reader: NodeId) -> Result<Param, ()> {
+    fn result_param(&mut self, producer: NodeId) -> Result<Param, NodeId> {
         let result =
             self.state.results.get_mut(&producer).expect("BUG: a node before the results that it reads");
         let ResultId { kind, digest } = result.id;
@@ -94,8 +93,7 @@ impl Engine<'_> {
                 }
                 Err(error) => {
                     self.report.say(&format!("{error}; node {} runs again", self.plan.name(producer)));
-                    self.scheduler.revive(producer, reader);
-                    Err(())
+                    Err(producer)
                 }
             },
         }

@@ -63,14 +63,23 @@ impl Engine<'_> {
                 (NewValue::File { len }, None)
             }
         };
-        let key = self.keys.of(node);
         self.keep(node, ResultId { kind, digest }, len, bytes, None);
+        let mut not_kept = None;
+        if let Some(path) = self.keys.changed_file(node) {
+            // Nobody can tell what it read. Identical ones ask again, with the file as it is now.
+            self.release_waiting(node);
+            self.keys.disown(node);
+            let path = path.display();
+            not_kept = Some(format!("its result is not kept: {path} was changed while it waited or ran"));
+        } else {
+            let key = self.keys.of(node);
+            let duration = Duration::from_nanos(ran.duration_ns);
+            let artifacts = self.plan.artifacts_of(node).to_vec();
+            self.writer.put(NewResult { node, key, kind, digest, value: new, duration, artifacts });
+        }
         let held = self.waiting_for(node);
-        let duration = Duration::from_nanos(ran.duration_ns);
-        let artifacts = self.plan.artifacts_of(node).to_vec();
-        self.writer.put(NewResult { node, key, kind, digest, value: new, duration, artifacts });
         self.scheduler.done(node, Outcome::Ran);
-        self.tell(node, Outcome::Ran, Some((ran, log)), Some((digest, len)), None);
+        self.tell(node, Outcome::Ran, Some((ran, log)), Some((digest, len)), not_kept.as_deref());
         for other in held {
             let bytes = self.state.results.get(&node).and_then(|result| result.bytes.clone());
             self.keep(other, ResultId { kind, digest }, len, bytes, None);
@@ -103,9 +112,7 @@ impl Engine<'_> {
                         failure.message,
                         self.plan.name(producer)
                     ));
-                    self.release_waiting(node);
-                    self.scheduler.revive(producer, node);
-                    return;
+                    return self.compute_anew(producer, node);
                 }
             }
             Cause::DiskFull => {
@@ -121,6 +128,16 @@ impl Engine<'_> {
             Cause::Task => {}
         }
         self.on_trouble(node, Trouble::Error, failure.message, Some(ran), log);
+    }
+
+    /// The result of `producer` is gone: it runs again, and `reader`, which found out, waits for it. What else was
+    /// in the reader's batch must have been given back.
+    pub(super) fn compute_anew(&mut self, producer: NodeId, reader: NodeId) {
+        self.release_waiting(reader);
+        if !self.scheduler.revive(producer, reader) {
+            let why = format!("it needs {}, which did not succeed", self.plan.name(producer));
+            self.give_up(reader, Outcome::Blocked, why, None, Vec::new());
+        }
     }
 
     /// An attempt went wrong: the node is tried again, or fails.

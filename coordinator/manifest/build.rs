@@ -183,6 +183,7 @@ impl<'a> Builder<'a> {
             ManifestError::Mistakes(vec![self.locate(cycle[0], Fault::at("needs", message), sources)])
         })?;
         Ok(Plan {
+            dir: Source::dir(&self.path),
             path: self.path,
             settings: self.settings,
             artifacts: self.artifacts,

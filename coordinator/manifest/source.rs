@@ -58,7 +58,13 @@ impl Source {
         };
         let name = if path == Path::new("-") { "<stdin>".into() } else { path.display().to_string() };
         match String::from_utf8(bytes) {
-            Ok(text) => Ok(Source { syntax: Syntax::of(path, &text), name, text }),
+            Ok(mut text) => {
+                // Some editors on other systems start a file with a mark of its encoding.
+                if text.starts_with('\u{feff}') {
+                    text.drain(..'\u{feff}'.len_utf8());
+                }
+                Ok(Source { syntax: Syntax::of(path, &text), name, text })
+            }
             Err(error) => {
                 let at = error.utf8_error().valid_up_to();
                 let line = error.as_bytes()[..at].iter().filter(|b| **b == b'\n').count() + 1;

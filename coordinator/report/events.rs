@@ -1,6 +1,6 @@
 //! `--json`: one event a line on stdout.
 
-use std::io::Write;
+use std::io::{self, BufWriter, ErrorKind, Stdout, Write};
 use std::time::Instant;
 
 use serde_json::{Map, Value};
@@ -22,12 +22,14 @@ const VERSION: u64 = 1;
 /// Writes events.
 pub(super) struct Events {
     start: Instant,
-    out: std::io::BufWriter<std::io::Stdout>,
+    out: BufWriter<Stdout>,
+    /// The first thing that went wrong; nothing is written after it.
+    failed: Option<io::Error>,
 }
 
 impl Events {
     pub fn new(start: Instant) -> Events {
-        Events { start, out: std::io::BufWriter::new(std::io::stdout()) }
+        Events { start, out: BufWriter::new(io::stdout()), failed: None }
     }
 
     /// Writes one event; its fields follow `v`, `event` and `t`. Fields that are null are left out.
@@ -39,14 +41,27 @@ impl Events {
         if let Value::Object(fields) = fields {
             line.extend(fields.into_iter().filter(|(_, value)| !value.is_null()));
         }
-        // Whoever closed the pipe does not want to know.
-        serde_json::to_writer(&mut self.out, &Value::Object(line)).ok();
-        self.out.write_all(b"\n").ok();
+        self.attempt(|out| writeln!(out, "{}", Value::Object(line)));
     }
 
     /// What was written so far is out. Called whenever the run is about to wait.
     pub fn flush(&mut self) {
-        self.out.flush().ok();
+        self.attempt(BufWriter::flush);
+    }
+
+    /// Whether all of it could be written. Whoever closed the pipe does not want to know.
+    pub fn finish(&mut self) -> io::Result<()> {
+        self.flush();
+        match self.failed.take() {
+            Some(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn attempt(&mut self, write: impl FnOnce(&mut BufWriter<Stdout>) -> io::Result<()>) {
+        if self.failed.is_none() {
+            self.failed = write(&mut self.out).err();
+        }
     }
 }
 

@@ -71,8 +71,12 @@ const FAILURES_SAID_MAX: usize = 10;
 impl Report {
     /// # Errors
     /// When the trace's file cannot be made.
-    pub fn new(options: &ReportOptions, start: Instant, nodes: usize) -> io::Result<Report> {
-        let trace = options.trace.as_ref().map(|path| Trace::create(path, sys::now_ns())).transpose()?;
+    pub fn new(options: &ReportOptions, start: Instant, nodes: usize) -> Result<Report, String> {
+        let create = |path: &PathBuf| {
+            let trace = Trace::create(path, sys::now_ns());
+            trace.map_err(|error| format!("--trace {}: {error}", path.display()))
+        };
+        let trace = options.trace.as_ref().map(create).transpose()?;
         Ok(Report {
             events: options.json.then(|| Events::new(start)),
             wanted: options.events,
@@ -142,15 +146,18 @@ impl Report {
                 }),
             );
         }
-        if matches!(finished.outcome, Outcome::Failed | Outcome::TimedOut) {
-            self.failures_said += 1;
-            if self.failures_said <= FAILURES_SAID_MAX {
-                let word = if finished.outcome == Outcome::Failed { "failed" } else { "timed out" };
-                let error = finished.error.unwrap_or_default();
-                self.progress.say(&format!("node {} {word}: {error}", finished.node));
-            } else if self.failures_said == FAILURES_SAID_MAX + 1 {
-                self.progress.say("more nodes failed; `forkyard status` lists them");
-            }
+        let word = match finished.outcome {
+            Outcome::Failed => "failed:",
+            Outcome::TimedOut => "timed out:",
+            Outcome::Ran if finished.error.is_some() => "ran, but",
+            _ => return,
+        };
+        let error = finished.error.unwrap_or_default();
+        self.failures_said += 1;
+        if self.failures_said <= FAILURES_SAID_MAX {
+            self.progress.say(&format!("node {} {word} {error}", finished.node));
+        } else if self.failures_said == FAILURES_SAID_MAX + 1 {
+            self.progress.say("there are more such nodes; `forkyard status` lists those that failed");
         }
     }
 
@@ -164,9 +171,15 @@ impl Report {
         self.progress.finish();
     }
 
-    /// Ends the trace, if there is one.
-    pub fn finish_trace(&mut self) -> io::Result<()> {
-        self.trace.take().map_or(Ok(()), Trace::finish)
+    /// Ends what is written beside the store. What could not be written is said: the run itself went on.
+    pub fn finish(&mut self) {
+        let trace = self.trace.take().map_or(Ok(()), Trace::finish);
+        let events = self.events.as_mut().map_or(Ok(()), Events::finish);
+        for (what, end) in [("the trace", trace), ("events to stdout", events)] {
+            if let Err(error) = end {
+                eprintln!("forkyard: write {what}: {error}");
+            }
+        }
     }
 
     /// How often [`Report::show`] should be called.

@@ -62,7 +62,7 @@ impl Database {
 
     /// For readers, while a run may be going on.
     pub fn read(path: &Path) -> Result<Database, OpenError> {
-        if !path.exists() {
+        if path.try_exists().is_ok_and(|exists| !exists) {
             return Err(OpenError::Missing);
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;

@@ -8,6 +8,8 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use forkyard_shared::digest::{Digest, Hasher};
@@ -49,6 +51,8 @@ pub(crate) struct DigestMemo {
     path: PathBuf,
     known: HashMap<String, String>,
     grown: bool,
+    /// Set by somebody who does not want to wait any longer.
+    stop: Arc<AtomicBool>,
 }
 
 impl DigestMemo {
@@ -56,7 +60,13 @@ impl DigestMemo {
     pub fn open(store: &Path) -> DigestMemo {
         let path = store.join("digests.json");
         let known = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
-        DigestMemo { path, known: known.unwrap_or_default(), grown: false }
+        DigestMemo { path, known: known.unwrap_or_default(), grown: false, stop: Arc::default() }
+    }
+
+    /// Gives up, with an error, when `stop` is set.
+    pub fn stop_when(mut self, stop: Arc<AtomicBool>) -> DigestMemo {
+        self.stop = stop;
+        self
     }
 
     /// Whether the digest of an open file is remembered.
@@ -70,7 +80,7 @@ impl DigestMemo {
         if let Some(digest) = self.known.get(&stamp.key()).and_then(|hex| Digest::from_hex(hex)) {
             return Ok(digest);
         }
-        let digest = hash(file)?;
+        let digest = self.hash(file)?;
         if stamp.settled() && Stamp::of(&file.metadata()?) == stamp {
             self.known.insert(stamp.key(), digest.to_hex());
             self.grown = true;
@@ -87,19 +97,22 @@ impl DigestMemo {
         }
         Ok(())
     }
-}
 
-fn hash(file: &File) -> io::Result<Digest> {
-    let (mut hasher, mut buffer, mut offset) = (Hasher::new(), vec![0; 1 << 20], 0);
-    loop {
-        match file.read_at(&mut buffer, offset) {
-            Ok(0) => return Ok(hasher.finish()),
-            Ok(n) => {
-                hasher.update(&buffer[..n]);
-                offset += n as u64;
+    fn hash(&self, file: &File) -> io::Result<Digest> {
+        let (mut hasher, mut buffer, mut offset) = (Hasher::new(), vec![0; 1 << 20], 0);
+        loop {
+            if self.stop.load(Relaxed) {
+                return Err(io::Error::other("interrupted"));
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            match file.read_at(&mut buffer, offset) {
+                Ok(0) => return Ok(hasher.finish()),
+                Ok(n) => {
+                    hasher.update(&buffer[..n]);
+                    offset += n as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 }

@@ -59,13 +59,10 @@ impl Artifact {
         matches!(self.setup.layout, Layout::Jsonl(_)).then(|| Records::new(self.bytes, self.table))
     }
 
-    /// A path under which a command finds the same bytes.
+    /// A path under which a command finds the same bytes, for as long as this process lives: the file that is
+    /// mapped, whatever its name means by now.
     pub fn path(&self) -> String {
-        if self.setup.pinned {
-            format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
-        } else {
-            self.setup.path.clone()
-        }
+        format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
     }
 }
 

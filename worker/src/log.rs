@@ -49,14 +49,16 @@ impl Write for Log {
     }
 }
 
-/// The last `n` lines of a log, for an error message: at most some kilobytes, without blank ends.
+/// The last `n` lines of a log, for an error message: at most some kilobytes, without blank ends, and with
+/// nothing in it that a terminal would obey.
 pub fn last_lines(log: &[u8], n: usize) -> String {
     const MAX_BYTES: usize = 2 << 10;
     let log = log.trim_ascii();
     let end = &log[log.len().saturating_sub(MAX_BYTES)..];
     let text = String::from_utf8_lossy(end);
     let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
-    lines[lines.len().saturating_sub(n)..].join("\n")
+    let said = lines[lines.len().saturating_sub(n)..].join("\n");
+    said.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]

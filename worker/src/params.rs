@@ -1,5 +1,7 @@
 //! What an op says of its parameters, so that a manifest is checked before anything runs.
 
+use std::path::{Component, Path};
+
 /// What an op takes.
 #[derive(Clone, Copy, Default)]
 pub struct Signature {
@@ -77,6 +79,8 @@ pub enum ParamKind {
     Range,
     /// A list of numbers, or another node's result.
     Vector,
+    /// `text`, `json`, `bytes`, or the name of a file in a directory that is known only later.
+    Output,
     /// A list of strings.
     Texts,
     /// A program and its arguments, or one line for a shell.
@@ -107,6 +111,10 @@ impl ParamKind {
             ParamKind::Range => matches!(value, Array(pair) if pair.len() == 2
                 && pair.iter().all(|v| v.is_u64()) && pair[0].as_u64() <= pair[1].as_u64()),
             ParamKind::Vector => matches!(value, Array(v) if v.iter().all(|v| v.is_number())),
+            ParamKind::Output => value.as_str().is_some_and(|name| {
+                let mut parts = Path::new(name).components();
+                !name.is_empty() && parts.all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+            }),
             ParamKind::Texts => matches!(value, Array(v) if v.iter().all(text)),
             ParamKind::Command => match value {
                 Array(words) => !words.is_empty() && words.iter().all(text),
@@ -130,6 +138,7 @@ impl ParamKind {
             ParamKind::Choice(words) => format!("one of {}", words.join(", ")),
             ParamKind::Range => "[from, to) as two whole numbers, from <= to".into(),
             ParamKind::Vector => r#"a list of numbers or "{{ nodes.X.result }}""#.into(),
+            ParamKind::Output => "text, json, bytes, or the name of a file in $FORKYARD_SCRATCH".into(),
             ParamKind::Texts => "a list of strings".into(),
             ParamKind::Command => "a list of strings: the program and its arguments".into(),
             ParamKind::TextTable => "a table of strings".into(),

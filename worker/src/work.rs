@@ -1,7 +1,7 @@
 //! A worker's life: receive a batch, claim and run its tasks one by one, report, until the
 //! zygote ends it, or dies itself (then the kernel ends it).
 
-use std::convert::Infallible;
+use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use forkyard_shared::protocol::{
 };
 use forkyard_shared::sys;
 use forkyard_shared::value::{Body, INLINE_MAX_BYTES, Value};
+use ipc_channel::IpcError;
 use ipc_channel::ipc::{IpcReceiver, IpcSender};
 
 use crate::attach::Attached;
@@ -50,15 +51,30 @@ impl<'a> Worker<'a> {
         Ok(Worker { id, ops, attached, pulse, outbox, pending: Vec::new(), pending_bytes: 0 })
     }
 
-    /// Serves until it is ended from outside. Returns why it cannot go on.
-    pub fn serve(mut self, ends: WorkerEnds) -> Result<Infallible, String> {
+    /// Serves until it is ended from outside, or the coordinator is gone, which the zygote will act on.
+    ///
+    /// # Errors
+    /// Why it cannot go on.
+    pub fn serve(mut self, ends: WorkerEnds) -> Result<(), String> {
         loop {
-            let frame = receive(&ends.inbox)?;
-            self.run(&codec::decode(&frame.0)?)?;
+            let served = receive(&ends.inbox).and_then(|frame| {
+                let batch = codec::decode(&frame.0).map_err(|error| IpcError::Io(io::Error::other(error)))?;
+                self.run(&batch)
+            });
+            match served {
+                Ok(()) => {}
+                Err(IpcError::Disconnected) => return Ok(()),
+                Err(IpcError::Io(error))
+                    if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) =>
+                {
+                    return Ok(());
+                }
+                Err(error) => return Err(error.to_string()),
+            }
         }
     }
 
-    fn run(&mut self, batch: &ToWorker) -> Result<(), String> {
+    fn run(&mut self, batch: &ToWorker) -> Result<(), IpcError> {
         let slot = usize::from(batch.slot);
         let mut returned = 0;
         let mut now = sys::now_ns();
@@ -91,12 +107,12 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    fn report(&mut self, batch: u32, returned: u16) -> Result<(), String> {
+    fn report(&mut self, batch: u32, returned: u16) -> Result<(), IpcError> {
         let done = std::mem::take(&mut self.pending);
         self.pending_bytes = 0;
         let message = FromWorker { worker: self.id, batch, done, returned };
         let frame = Frame(codec::encode(&ToCoordinator::Worker(message)));
-        self.outbox.send(frame).map_err(|error| error.to_string())
+        self.outbox.send(frame)
     }
 
     fn attempt(&self, message: &Message) -> (Result<Value, Failure>, Vec<u8>) {
@@ -137,14 +153,14 @@ impl<'a> Worker<'a> {
     }
 }
 
-fn receive(inbox: &IpcReceiver<Frame>) -> Result<Frame, String> {
+fn receive(inbox: &IpcReceiver<Frame>) -> Result<Frame, IpcError> {
     let start = Instant::now();
     loop {
         if let Ok(frame) = inbox.try_recv() {
             return Ok(frame);
         }
         if start.elapsed() > SPIN {
-            return inbox.recv().map_err(|error| error.to_string());
+            return inbox.recv();
         }
     }
 }

@@ -212,6 +212,15 @@ impl<'a> Loop<'a> {
     }
 
     fn attach(&mut self) -> Result<(), (ArtifactId, String)> {
+        // Mapping reads whole files. There is nothing below yet that would have to be ended first.
+        let end = SigSet::from(Signal::SIGTERM);
+        end.thread_unblock().ok();
+        let attached = self.map_all();
+        end.thread_block().ok();
+        attached
+    }
+
+    fn map_all(&mut self) -> Result<(), (ArtifactId, String)> {
         let (setup, lock, pulses) = self.setup.take().expect("BUG: attach before setup");
         let artifacts = std::mem::take(&mut self.artifacts).into_iter().enumerate();
         let artifacts = artifacts.map(|(index, (setup, file, table))| {
@@ -258,7 +267,7 @@ impl<'a> Loop<'a> {
             prctl::set_no_new_privs()?;
             sigprocmask(SigmaskHow::SIG_SETMASK, Some(&inherited_mask), None)?;
             attached.guard()?;
-            match Worker::new(birth.worker, ops, attached, &outbox)?.serve(birth.ends)? {}
+            Ok(Worker::new(birth.worker, ops, attached, &outbox)?.serve(birth.ends)?)
         };
         match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
             Ok(Ok(())) => 0,

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use forkyard_shared::protocol::{LOG_MAX_BYTES, Param};
 use forkyard_shared::sink::{Body, Sink};
 use forkyard_shared::value::Kind;
+use nix::fcntl::OFlag;
 
 use crate::command::{self, Command, Stdin};
 use crate::log::last_lines;
@@ -27,7 +28,7 @@ impl Op for Exec {
             ParamSpec::optional("env", ParamKind::TextTable),
             ParamSpec::optional("files", ParamKind::Texts),
             ParamSpec::optional("inputs", ParamKind::Results),
-            ParamSpec::optional("output", ParamKind::Text),
+            ParamSpec::optional("output", ParamKind::Output),
             ParamSpec::required("run", ParamKind::Command),
             ParamSpec::optional("shell", ParamKind::Flag),
             ParamSpec::optional("stdin", ParamKind::Stream),
@@ -91,29 +92,41 @@ fn environment(task: &Task, scratch: &Path) -> Result<Vec<(OsString, OsString)>,
         env.insert(name.into(), value.into());
     }
     for artifact in task.artifacts() {
-        env.insert(variable("FORKYARD_ARTIFACT_", &artifact.setup.name), artifact.path().into());
+        let variable = declare(&mut env, "FORKYARD_ARTIFACT_", &artifact.setup.name)?;
+        // Under the suffix of its own name, by which many programs tell what a file is.
+        let suffix = Path::new(&artifact.setup.path).extension();
+        let link = scratch.join(&variable).with_extension(suffix.unwrap_or_default());
+        symlink(artifact.path(), &link)?;
+        env.insert(variable, link.into());
     }
     for (name, param) in task.with_prefix("inputs.") {
+        let variable = declare(&mut env, "FORKYARD_INPUT_", name)?;
         let path = match param {
             Param::Blob { digest, .. } => task.verified_blob(*digest)?,
             small => {
-                let path = scratch.join(variable("FORKYARD_INPUT_", name));
+                let path = scratch.join(&variable);
                 let mut file = File::options().write(true).create_new(true).mode(0o400).open(&path)?;
                 file.write_all(&task.read(small)?)?;
                 path
             }
         };
-        env.insert(variable("FORKYARD_INPUT_", name), path.into());
+        env.insert(variable, path.into());
     }
     env.insert("FORKYARD_SCRATCH".into(), scratch.into());
     env.insert("FORKYARD_RUN".into(), task.run_token().into());
     Ok(env.into_iter().collect())
 }
 
-/// `FORKYARD_INPUT_` and `near-000` make `FORKYARD_INPUT_NEAR_000`.
-fn variable(prefix: &str, name: &str) -> OsString {
-    let name = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' });
-    format!("{prefix}{}", name.collect::<String>()).into()
+/// The variable that no other name may have: `FORKYARD_INPUT_` and `near-000` make `FORKYARD_INPUT_NEAR_000`.
+fn declare(env: &mut BTreeMap<OsString, OsString>, prefix: &str, name: &str) -> Result<OsString, Failed> {
+    let upper = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' });
+    let variable = format!("{prefix}{}", upper.collect::<String>());
+    match env.insert(variable.clone().into(), OsString::new()) {
+        None => Ok(variable.into()),
+        Some(_) => Err(Failed::new(format!(
+            "two things would be called {variable} in the command's environment; rename `{name}`"
+        ))),
+    }
 }
 
 fn stdin(task: &Task) -> Result<Stdin, Failed> {
@@ -148,16 +161,33 @@ fn collect(task: &Task, output: &str, stdout: Sink, scratch: &Path) -> Result<Ou
             Output::json(&value)
         }
         name => {
-            let path = scratch.join(name);
-            let mut file = File::open(&path).map_err(|error| {
-                Failed::new(format!(
-                    "output = \"{name}\", but the command left no such file in $FORKYARD_SCRATCH: {error}"
-                ))
+            let mut file = open_inside(scratch, name).map_err(|why| {
+                Failed::new(format!("output = \"{name}\" names a file in $FORKYARD_SCRATCH, but {why}"))
             })?;
             let mut sink = task.sink();
             std::io::copy(&mut file, &mut sink)?;
             Ok(Output::written(Kind::Bytes, sink.finish()?))
         }
+    }
+}
+
+/// Opens a file that a command left, and nothing outside of `dir`.
+fn open_inside(dir: &Path, name: &str) -> Result<File, String> {
+    let path = fs::canonicalize(dir.join(name)).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => "the command left no such file there".into(),
+        _ => error.to_string(),
+    })?;
+    if !fs::canonicalize(dir).is_ok_and(|dir| path.starts_with(dir)) {
+        return Err(format!("it leads to {}", path.display()));
+    }
+    // A pipe without a writer would keep us waiting.
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW;
+    let file = File::options().read(true).custom_flags(flags.bits()).open(&path);
+    let file = file.map_err(|error| error.to_string())?;
+    match file.metadata() {
+        Ok(found) if found.is_file() => Ok(file),
+        Ok(found) if found.is_dir() => Err("it is a directory".into()),
+        _ => Err("it is not a regular file".into()),
     }
 }
 
