@@ -12,7 +12,8 @@ use forkyard_shared::value::Kind;
 use crate::graph::{Graph, GraphBuilder};
 use crate::schedule::{Scheduler, Urgency};
 use crate::store::{
-    Layout, Lock, NewResult, NewValue, Outcome, Reader, RunDir, RunHeader, StoreError, Writer, WriterSettings,
+    Layout, Lock, NewResult, NewValue, Outcome, Reader, RunDir, RunHeader, StoreDir, StoreError, Writer,
+    WriterSettings,
 };
 
 /// The graph of a run.
@@ -58,8 +59,9 @@ impl Log {
     /// # Errors
     /// When the store cannot be made.
     pub fn create(dir: &Path) -> Result<Log, StoreError> {
-        let layout = Layout::new(dir);
-        let lock = layout.prepare()?;
+        let layout = Layout::Hybrid;
+        let dir = StoreDir::new(dir);
+        let (lock, layout) = dir.prepare(layout)?;
         let header = RunHeader {
             manifest: String::new(),
             name: None,
@@ -69,7 +71,7 @@ impl Log {
             started: 0,
             commit: String::new(),
         };
-        let run = RunDir::create(dir, &header)
+        let run = RunDir::create(&dir.path, &header)
             .map_err(|error| StoreError::Io("make the run's directory".into(), error))?;
         let settings = WriterSettings {
             commit_every: usize::MAX,
@@ -77,7 +79,7 @@ impl Log {
             unchanged: Box::new(|_| true),
             wake: Box::new(|| {}),
         };
-        Ok(Log { writer: Writer::start(&layout, &run, settings)?, _lock: lock })
+        Ok(Log { writer: Writer::start(&dir, layout, &run, settings)?, _lock: lock })
     }
 
     /// Appends results; they are durable when it returns.
@@ -91,6 +93,7 @@ impl Log {
                 value: NewValue::Bytes(bytes.clone()),
                 duration: Duration::ZERO,
                 artifacts: Vec::new(),
+                wanted: false,
             });
         }
         self.writer.flush();
@@ -111,7 +114,8 @@ impl Lookup {
     /// # Errors
     /// When it cannot be read.
     pub fn open(dir: &Path, expected: usize) -> Result<Lookup, StoreError> {
-        Reader::for_run(&Layout::new(dir), expected, None).map(Lookup)
+        let dir = StoreDir::new(dir);
+        Reader::for_run(&dir, dir.layout()?, expected, None).map(Lookup)
     }
 
     /// Looks up every key; how many there were.

@@ -7,7 +7,7 @@ use forkyard_worker::Ops;
 
 use crate::key::{Keys, ResultId};
 use crate::run::{RunError, RunOptions, choose, open_artifacts};
-use crate::store::{DigestMemo, Layout, Reader};
+use crate::store::{DigestMemo, Reader, StoreDir};
 
 /// What a run would do.
 pub(crate) struct DryRun {
@@ -21,14 +21,14 @@ pub(crate) struct DryRun {
 pub(crate) fn dry_run(options: &RunOptions, ops: &Ops) -> Result<DryRun, RunError> {
     let plan = crate::manifest::load(&options.manifest, ops).map_err(RunError::Manifest)?;
     let (wanted, refresh) = choose(&plan, options)?;
-    let layout = Layout::new(&options.store);
-    let mut memo = DigestMemo::open(&layout.dir);
+    let dir = StoreDir::new(&options.store);
+    let mut memo = DigestMemo::open(&dir.path);
     let digests =
         open_artifacts(&plan)?.iter().map(|artifact| artifact.digest(&mut memo)).collect::<Result<_, _>>();
     let mut keys = Keys::new(&plan, ops, digests.map_err(RunError::Artifact)?, memo)
         .map_err(|error| RunError::Internal(format!("read our executable: {error}")))?;
     // No store yet: everything would run.
-    let reader = Reader::look(&layout, 0).ok();
+    let reader = Reader::look(&dir, 0).ok();
 
     let mut results: HashMap<NodeId, ResultId> = HashMap::new();
     let mut dry = DryRun { to_run: Vec::new(), cached: 0 };

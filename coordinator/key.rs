@@ -31,7 +31,7 @@ enum Field {
     Node = 3,
     ParamName = 4,
     ParamJson = 5,
-    /// Kind and digest of another node's result.
+    /// Kind and digest of another node's result: of a parameter, or of an artifact after its name.
     ParamResult = 6,
     ArtifactName = 7,
     ArtifactDigest = 8,
@@ -160,10 +160,7 @@ impl<'a> Keys<'a> {
                     Arg::Json(text) => each(Field::ParamJson, text.as_bytes()),
                     Arg::Result(producer) => {
                         read.push(*producer);
-                        let id = result(*producer).ok_or("BUG: a key before the results that it reads")?;
-                        let mut bytes = [id.kind.code(); 33];
-                        bytes[1..].copy_from_slice(&id.digest.0);
-                        each(Field::ParamResult, &bytes);
+                        each(Field::ParamResult, &result_bytes(result(*producer))?);
                     }
                 }
             }
@@ -176,6 +173,11 @@ impl<'a> Keys<'a> {
                     format => format.name().into(),
                 };
                 each(Field::ArtifactFormat, format.as_bytes());
+            }
+            for producer in &detail.artifact_results {
+                read.push(*producer);
+                each(Field::ArtifactName, plan.name(*producer).as_bytes());
+                each(Field::ParamResult, &result_bytes(result(*producer))?);
             }
             if signature.runs_command() {
                 // A project that moves as a whole keeps its keys.
@@ -234,6 +236,14 @@ impl<'a> Keys<'a> {
     pub fn save(&mut self) -> io::Result<()> {
         self.memo.save()
     }
+}
+
+/// What a key says of a result that the node reads.
+fn result_bytes(result: Option<ResultId>) -> Result<[u8; 33], String> {
+    let id = result.ok_or("BUG: a key before the results that it reads")?;
+    let mut bytes = [id.kind.code(); 33];
+    bytes[1..].copy_from_slice(&id.digest.0);
+    Ok(bytes)
 }
 
 /// Where relative paths of a command start.

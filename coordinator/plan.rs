@@ -35,6 +35,8 @@ pub(crate) struct Detail {
     /// Parameters by name, sorted.
     pub params: Vec<(String, Arg)>,
     pub artifacts: Vec<ArtifactId>,
+    /// Nodes whose results it takes as artifacts.
+    pub artifact_results: Vec<NodeId>,
     pub timeout: Option<Duration>,
     pub retry: Retry,
     pub cache: bool,
@@ -87,13 +89,15 @@ impl Plan {
         self.detail(node).map_or(&[], |detail| &detail.artifacts)
     }
 
-    /// The nodes whose results a node takes as parameters.
+    /// The nodes whose results a node takes as parameters or artifacts.
     pub fn results_of(&self, node: NodeId) -> impl Iterator<Item = NodeId> {
-        let params = self.detail(node).map_or(&[][..], |detail| &detail.params);
-        params.iter().filter_map(|(_, arg)| match arg {
+        let detail = self.detail(node);
+        let params = detail.map_or(&[][..], |detail| &detail.params);
+        let in_params = params.iter().filter_map(|(_, arg)| match arg {
             Arg::Result(producer) => Some(*producer),
             Arg::Json(_) => None,
-        })
+        });
+        in_params.chain(detail.into_iter().flat_map(|detail| detail.artifact_results.iter().copied()))
     }
 
     /// Whether a stored result of the node will do.

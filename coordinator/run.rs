@@ -23,8 +23,8 @@ use crate::pool::{Event, Pool};
 use crate::report::{Report, ReportOptions};
 use crate::schedule::{Scheduler, Urgency};
 use crate::store::{
-    DigestMemo, Layout, Lock, Reader, RunDir, RunHeader, RunSummary, StoreError, Writer, WriterSettings,
-    latest_run,
+    DigestMemo, Layout, Lock, Reader, RunDir, RunHeader, RunSummary, StoreDir, StoreError, Writer,
+    WriterSettings, latest_run,
 };
 use crate::text;
 
@@ -145,34 +145,44 @@ const LEARN_EARLY: u64 = 200_000;
 pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, RunError> {
     let start = Instant::now();
     let ops = runtime.ops();
-    let layout = Layout::new(&options.store);
+    let dir = StoreDir::new(&options.store);
     // While the manifest is read: most of a run without changes is reading these two.
     let early = {
-        let layout = layout.clone();
-        std::thread::spawn(move || Reader::look(&layout, LEARN_EARLY).ok())
+        let dir = dir.clone();
+        std::thread::spawn(move || Reader::look(&dir, LEARN_EARLY).ok())
     };
     let plan = manifest::load(&options.manifest, ops).map_err(RunError::Manifest)?;
     let (wanted, refresh) = choose(&plan, options)?;
     let artifacts = open_artifacts(&plan)?;
 
-    let lock = layout.prepare().map_err(RunError::Open)?;
+    let wanted_layout = plan.settings.layout;
+    let (lock, layout) = dir.prepare(wanted_layout.unwrap_or_default()).map_err(RunError::Open)?;
     let lock = &lock;
 
-    let before = latest_run(&layout.dir).and_then(|run| run.summary()).unwrap_or_default();
+    let before = latest_run(&dir.path).and_then(|run| run.summary()).unwrap_or_default();
     let costs = Costs::new(ops.ids().count(), |op| before.op_seconds.get(ops.name(op)).copied());
     let scheduler = Scheduler::new(&plan.graph, urgencies(&plan, &costs), wanted);
     let workers = options.workers.unwrap_or_else(cores).min(scheduler.wanted()).max(1);
 
     let mut report = Report::new(&options.report, start, scheduler.wanted()).map_err(RunError::Usage)?;
+    if let Some(warning) = dir.warning(layout) {
+        report.say(&warning);
+    }
+    if let Some(wanted) = wanted_layout.filter(|wanted| *wanted != layout) {
+        let (store, kept, wanted) = (dir.path.display(), layout.name(), wanted.name());
+        report.say(&format!(
+            "store {store} was made with layout {kept} and keeps it; for {wanted} give another --store"
+        ));
+    }
     let zygote = runtime.take_zygote().map_err(RunError::Pool)?;
     let mut pool =
         Pool::new(zygote, workers).map_err(|error| RunError::Pool(format!("start the pool: {error}")))?;
 
-    let mut memo = DigestMemo::open(&layout.dir).stop_when(pool.interrupted());
+    let mut memo = DigestMemo::open(&dir.path).stop_when(pool.interrupted());
     // A file that is read for the first time is mapped before it is hashed: its pages come in large.
     let mut mapped = false;
     if artifacts.iter().any(|artifact| !artifact.digest_is_known(&memo)) {
-        attach(&artifacts, &layout, lock, &pool)?;
+        attach(&artifacts, (&dir, layout), lock, &pool)?;
         mapped = true;
     }
     let digests =
@@ -180,8 +190,8 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     let digests = digests.map_err(RunError::Artifact)?;
     let keys = Keys::new(&plan, ops, digests.clone(), memo)
         .map_err(|e| RunError::Internal(format!("read our executable: {e}")))?;
-    let reader =
-        Reader::for_run(&layout, scheduler.wanted(), early.join().unwrap_or(None)).map_err(RunError::Open)?;
+    let reader = Reader::for_run(&dir, layout, scheduler.wanted(), early.join().unwrap_or(None))
+        .map_err(RunError::Open)?;
 
     let header = RunHeader {
         manifest: options.manifest.display().to_string(),
@@ -197,16 +207,16 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         ),
     };
     let io = |error| RunError::Open(StoreError::Io("make the run's directory".into(), error));
-    let run_dir = RunDir::create(&layout.dir, &header).map_err(io)?;
+    let run_dir = RunDir::create(&dir.path, &header).map_err(io)?;
     report.run_started(
         run_dir.id,
         &header.manifest,
         scheduler.wanted(),
         workers,
-        &layout.dir.display().to_string(),
+        &dir.path.display().to_string(),
     );
     pool.watch_signals().map_err(|error| RunError::Pool(format!("watch for signals: {error}")))?;
-    let writer = Writer::start(&layout, &run_dir, writer_settings(&plan, &artifacts, &pool)?)
+    let writer = Writer::start(&dir, layout, &run_dir, writer_settings(&plan, &artifacts, &pool)?)
         .map_err(RunError::Open)?;
 
     let on_failure = if options.keep_going { OnFailure::Continue } else { plan.settings.on_failure };
@@ -217,7 +227,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     };
     let mut attach_late = |pool: &Pool, report: &mut Report| {
         if !mapped {
-            attach(&artifacts, &layout, lock, pool)?;
+            attach(&artifacts, (&dir, layout), lock, pool)?;
         }
         tell_mapped(&artifacts, &digests, report);
         Ok(())
@@ -225,7 +235,8 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     let mut engine = Engine {
         plan: &plan,
         ops,
-        layout: &layout,
+        dir: &dir,
+        layout,
         limits: Limits { on_failure, max_failures, refresh },
         scheduler,
         keys,
@@ -235,19 +246,21 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         pool: &mut pool,
         report: &mut report,
         attach: &mut attach_late,
-        state: Progressing::new(&plan, workers),
+        state: Progressing::new(&plan, ops, workers),
     };
     let error = engine.run().err();
     engine.keys.save().ok();
     let counts = engine.scheduler.counts();
     let (ending, peak) = (engine.state.ending.clone(), engine.state.peak_private_bytes);
     let durable = engine.writer.durable();
+    let (cache_hits, cache_misses) = (engine.state.cache.hits, engine.state.cache.misses);
     let op_seconds: BTreeMap<String, f64> =
         engine.costs.means().map(|(op, s)| (ops.name(op).to_string(), s)).collect();
     let nodes = engine.scheduler.wanted();
     drop(engine);
     drop(pool);
-    layout.clear_tmp(None);
+    dir.clear_tmp(None);
+    dir.clear_copies();
     let summary = RunSummary {
         nodes: nodes as u64,
         ran: counts.ran as u64,
@@ -259,6 +272,8 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         cancelled: counts.cancelled as u64,
         wall_s: start.elapsed().as_secs_f64(),
         durable,
+        cache_hits,
+        cache_misses,
         peak_private_bytes: peak,
         artifact_bytes: artifacts.iter().map(|artifact| artifact.bytes).sum(),
         op_seconds: before.op_seconds.into_iter().chain(op_seconds).collect(),
@@ -318,13 +333,18 @@ fn cores() -> usize {
 }
 
 /// Has the zygote map the artifacts.
-fn attach(artifacts: &[OpenArtifact], layout: &Layout, lock: &Lock, pool: &Pool) -> Result<(), RunError> {
+fn attach(
+    artifacts: &[OpenArtifact],
+    (dir, layout): (&StoreDir, Layout),
+    lock: &Lock,
+    pool: &Pool,
+) -> Result<(), RunError> {
     let pool_error = |error: std::io::Error| RunError::of_pool("hand the artifacts to the zygote", &error);
     let absolute = |path: PathBuf| std::path::absolute(path).map(|path| path.to_string_lossy().into_owned());
     let setup = Setup {
         token: pool.token().into(),
-        tmp_dir: absolute(layout.tmp_dir()).map_err(pool_error)?,
-        blobs_dir: absolute(layout.blobs_dir()).map_err(pool_error)?,
+        tmp_dir: absolute(dir.tmp_dir()).map_err(pool_error)?,
+        blobs_dir: absolute(dir.worker_blobs_dir(layout)).map_err(pool_error)?,
     };
     let setups = artifacts.iter().map(OpenArtifact::setup).collect::<Result<_, _>>().map_err(pool_error)?;
     pool.set_up(setup, lock, setups).map_err(pool_error)?;

@@ -1,9 +1,11 @@
 //! What was typed. Touches no file.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::manifest::{parse_duration, parse_size};
 use crate::report::EventsWanted;
 use crate::run::MaxFailures;
 
@@ -64,6 +66,11 @@ pub(super) enum Command {
     Results {
         #[command(subcommand)]
         command: ResultsCommand,
+    },
+    /// What a store holds, whether it is sound, making it smaller
+    Store {
+        #[command(subcommand)]
+        command: StoreCommand,
     },
     /// Look at files that can be artifacts
     Artifact {
@@ -130,6 +137,58 @@ pub(super) enum ResultsCommand {
         #[arg(long)]
         run: Option<u64>,
     },
+}
+
+#[derive(Subcommand)]
+pub(super) enum StoreCommand {
+    /// What is in the store and what it takes on the disk; also while a run goes on
+    Stat {
+        /// As one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read everything; what is damaged is named, put into quarantine, and computed again by the next run
+    Verify {
+        /// As one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Forget old runs, and the results that no other run names
+    Gc {
+        /// Keep so many of the newest runs
+        #[arg(long, value_name = "N")]
+        keep_runs: Option<usize>,
+        /// Forget runs that started longer ago than this (12h, 30d)
+        #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+        older_than: Option<Duration>,
+        /// Keep the newest runs whose values fit this size (500MB, 10GiB)
+        #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+        max_size: Option<u64>,
+        /// Only say what would be removed
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// List all results
+    Ls {
+        #[arg(long, value_name = "BY", default_value = "size")]
+        sort: Sort,
+        /// As JSON, one result a line
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// The order of results in a list.
+#[derive(Clone, Copy, ValueEnum)]
+pub(super) enum Sort {
+    /// Largest first
+    Size,
+    /// Oldest first
+    Age,
+    /// Slowest first
+    Duration,
+    /// By the node's id
+    Node,
 }
 
 #[derive(Subcommand)]

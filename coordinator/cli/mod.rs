@@ -7,6 +7,7 @@ mod logs;
 mod results;
 mod run;
 mod runs;
+mod store;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,7 @@ pub fn main() -> ExitCode {
             ResultsCommand::Ls { run, json } => results::ls(store, run, json),
             ResultsCommand::Cat { node, run } => results::cat(store, &node, run),
         },
+        Command::Store { command } => store::store(store, command),
         Command::Artifact { command: ArtifactCommand::Info { file, format, json } } => {
             artifact::info(&file, format.as_deref(), json)
         }

@@ -8,12 +8,12 @@ use serde_json::json;
 
 use super::exit::{Exit, Failure, printed};
 use super::runs::{find, outcomes};
-use crate::store::{JournalEntry, Layout, Lock, Place, Reader, Record, StoreError, list_runs};
+use crate::store::{JournalEntry, Place, Reader, Record, StoreDir, StoreError, list_runs};
 use crate::text;
 
 pub(super) fn ls(store: &Path, run: Option<u64>, as_json: bool) -> Result<Exit, Failure> {
     let run = find(store, run)?;
-    let reader = Reader::look(&Layout::new(store), 0)?;
+    let reader = Reader::look(&StoreDir::new(store), 0)?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let lines = outcomes(&run).into_values().map(|entry| {
         let record = entry.key.and_then(|key| reader.lookup(key));
@@ -49,8 +49,8 @@ fn text_line(entry: &JournalEntry, record: Option<&Record>) -> String {
 }
 
 pub(super) fn cat(store: &Path, node: &str, run: Option<u64>) -> Result<Exit, Failure> {
-    let layout = Layout::new(store);
-    let reader = Reader::look(&layout, 0)?;
+    let dir = StoreDir::new(store);
+    let reader = Reader::look(&dir, 0)?;
     let runs = match run {
         Some(_) => vec![find(store, run)?],
         None => list_runs(store),
@@ -81,16 +81,21 @@ pub(super) fn cat(store: &Path, node: &str, run: Option<u64>) -> Result<Exit, Fa
         )
     };
     let record = reader.lookup(key).ok_or_else(gone)?;
-    let bytes = reader.read(&record).map_err(|error| damaged(&layout, &record, error))?;
     let mut out = std::io::stdout().lock();
-    printed(out.write_all(&bytes).and_then(|()| out.flush()))
+    match reader.write_to(&record, &mut out) {
+        Err(StoreError::Output(error)) => printed(Err(error)),
+        Err(error) => Err(damaged(&dir, &record, error)),
+        Ok(()) => printed(out.flush()),
+    }
 }
 
 /// Nobody is to read a damaged blob again: it goes into quarantine, unless a run is using the store, which
 /// will do so itself.
-fn damaged(layout: &Layout, record: &Record, error: StoreError) -> Failure {
+fn damaged(dir: &StoreDir, record: &Record, error: StoreError) -> Failure {
     let moved = record.place == Place::File
-        && Lock::take(&layout.lock_path()).is_ok_and(|_lock| layout.quarantine(record.digest).is_ok());
+        && dir.lock().is_ok_and(|_lock| {
+            dir.layout().is_ok_and(|layout| dir.quarantine(layout, record.digest).is_ok())
+        });
     let next = if moved {
         "it is in quarantine now; run the manifest again to compute it"
     } else {

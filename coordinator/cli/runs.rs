@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::exit::{Exit, Failure, printed};
 use crate::store::{
-    JournalEntry, Layout, Outcome, RunDir, RunHeader, StoreError, holder, list_runs, read_journal,
+    JournalEntry, Outcome, RunDir, RunHeader, StoreDir, StoreError, holder, list_runs, read_journal,
 };
 use crate::text;
 
@@ -45,7 +45,7 @@ pub(super) fn find(store: &Path, run: Option<u64>) -> Result<RunDir, Failure> {
 
 fn state(store: &Path, run: &RunDir, header: &RunHeader) -> &'static str {
     let alive = || {
-        let holds = holder(&Layout::new(store).lock_path()) == Some(header.pid);
+        let holds = holder(&StoreDir::new(store).lock_path()) == Some(header.pid);
         holds && Path::new("/proc").join(header.pid.to_string()).exists()
     };
     match run.summary() {

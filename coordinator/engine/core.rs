@@ -7,6 +7,7 @@ use forkyard_shared::digest::Digest;
 use forkyard_shared::ids::{ArtifactId, NodeId, WorkerId};
 use forkyard_worker::Ops;
 
+use super::cache::Cache;
 use super::results::Held;
 use crate::cost::Costs;
 use crate::key::Keys;
@@ -16,7 +17,7 @@ use crate::pool::{Event, Pool};
 use crate::report::{Finished, Ran, Report};
 use crate::run::{Ending, Limits, RunError};
 use crate::schedule::{Scheduler, State};
-use crate::store::{JournalEntry, Layout, Outcome, Reader, Writer};
+use crate::store::{JournalEntry, Layout, Outcome, Reader, StoreDir, Writer};
 use crate::timers::{Timer, Timers};
 
 /// How often memory is sampled.
@@ -26,7 +27,8 @@ pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Engine<'a> {
     pub plan: &'a Plan,
     pub ops: &'a Ops,
-    pub layout: &'a Layout,
+    pub dir: &'a StoreDir,
+    pub layout: Layout,
     pub limits: Limits,
     pub scheduler: Scheduler<'a>,
     pub keys: Keys<'a>,
@@ -50,10 +52,13 @@ pub(crate) struct Progressing {
     /// Nodes in workers' hands by key, and the identical ones that wait for them.
     pub(super) in_flight: HashMap<Digest, Vec<NodeId>>,
     pub(super) results: HashMap<NodeId, Held>,
+    pub cache: Cache,
     /// Nodes between two attempts.
     pub(super) retries: HashSet<NodeId>,
     /// How many nodes read each node's result.
     pub(super) readers: HashMap<NodeId, usize>,
+    /// Nodes whose results, if they are large, are needed as files.
+    pub(super) read_as_files: HashSet<NodeId>,
     /// Set when nothing new is to be started.
     pub(super) stopping: bool,
     pub(super) interrupts: u32,
@@ -63,11 +68,16 @@ pub(crate) struct Progressing {
 }
 
 impl Progressing {
-    pub fn new(plan: &Plan, workers: usize) -> Progressing {
-        let mut readers = HashMap::new();
+    pub fn new(plan: &Plan, ops: &Ops, workers: usize) -> Progressing {
+        let (mut readers, mut read_as_files) = (HashMap::new(), HashSet::new());
         for node in (0..plan.len()).map(NodeId::new) {
+            let takes_files = ops.get(plan.ops[node.index()]).signature().runs_command();
+            let artifacts = plan.detail(node).map_or(&[][..], |detail| &detail.artifact_results);
             for producer in plan.results_of(node) {
                 *readers.entry(producer).or_insert(0) += 1;
+                if takes_files || artifacts.contains(&producer) {
+                    read_as_files.insert(producer);
+                }
             }
         }
         Progressing {
@@ -78,8 +88,10 @@ impl Progressing {
             sharing: false,
             in_flight: HashMap::new(),
             results: HashMap::new(),
+            cache: Cache::new(plan.settings.cache_bytes),
             retries: HashSet::new(),
             readers,
+            read_as_files,
             stopping: false,
             interrupts: 0,
             ending: Ending::Complete,
@@ -98,7 +110,7 @@ impl Engine<'_> {
         if result.is_err() {
             // Nobody writes any more; if the disk was full, there may be room now for what is in hand.
             self.pool.end();
-            self.layout.clear_tmp(None);
+            self.dir.clear_tmp(None);
         }
         self.writer.flush();
         self.take_discarded();

@@ -64,7 +64,7 @@ impl Engine<'_> {
         let killed_for = place.killing.take();
         let held = place.abandon();
         place.life = Life::Empty;
-        self.layout.clear_tmp(Some(pid));
+        self.dir.clear_tmp(Some(pid));
         place.barren += 1;
         if place.barren > BARREN_MAX && running.is_none() {
             return Err(RunError::Pool(format!(

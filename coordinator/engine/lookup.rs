@@ -51,8 +51,7 @@ impl Engine<'_> {
 
     pub(super) fn on_stored(&mut self, node: NodeId, record: Record) {
         let (digest, bytes) = (record.digest, record.len);
-        let (kind, len) = (record.kind, record.len);
-        self.keep(node, ResultId { kind, digest }, len, None, Some(record));
+        self.keep(node, ResultId { kind: record.kind, digest }, None, Some(record));
         self.scheduler.done(node, Outcome::Cached);
         self.tell(node, Outcome::Cached, None, Some((digest, bytes)), None);
     }

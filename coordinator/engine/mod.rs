@@ -6,6 +6,7 @@
 //! - Hand the results of this turn to the store's thread.
 //! - Wait for the next message or timer, and act on it.
 
+mod cache;
 mod core;
 mod deaths;
 mod dispatch;

@@ -2,18 +2,17 @@
 
 use forkyard_shared::ids::NodeId;
 use forkyard_shared::protocol::{Param, Task};
+use forkyard_shared::value::INLINE_MAX_BYTES;
 
 use super::core::Engine;
 use crate::key::{ResultId, working_dir};
 use crate::plan::Arg;
-use crate::store::{Place, Record};
+use crate::store::{Layout, Place, Record};
 
 /// A finished node's result, for the nodes that read it.
 pub(super) struct Held {
     pub(super) id: ResultId,
-    pub(super) len: u64,
-    /// Its bytes if they are at hand; else they are in the store.
-    pub(super) bytes: Option<Vec<u8>>,
+    /// Where it is in the store, once that is known.
     pub(super) record: Option<Record>,
     /// Nodes that may still read it.
     pub(super) readers: usize,
@@ -25,12 +24,34 @@ impl Engine<'_> {
         &mut self,
         node: NodeId,
         id: ResultId,
-        len: u64,
         bytes: Option<Vec<u8>>,
         record: Option<Record>,
     ) {
-        if let Some(readers) = self.state.readers.get(&node) {
-            self.state.results.insert(node, Held { id, len, bytes, record, readers: *readers });
+        let Some(readers) = self.state.readers.get(&node) else { return };
+        self.state.results.insert(node, Held { id, record, readers: *readers });
+        if let Some(bytes) = bytes {
+            self.state.cache.put(node, bytes);
+            self.shrink_cache();
+        }
+    }
+
+    /// Forgets bytes that can be read again, until the rest fits. What is not durable yet is made so, if that is
+    /// what it takes.
+    fn shrink_cache(&mut self) {
+        for attempt in 0..3 {
+            let results = &self.state.results;
+            let durable = |node| results.get(&node).is_some_and(|held| held.record.is_some());
+            if self.state.cache.shrink(durable) {
+                return;
+            }
+            if attempt == 1 {
+                self.writer.flush();
+            }
+            for (node, record) in self.writer.placed() {
+                if let Some(held) = self.state.results.get_mut(&node) {
+                    held.record = Some(record);
+                }
+            }
         }
     }
 
@@ -40,7 +61,7 @@ impl Engine<'_> {
             if let Some(result) = self.state.results.get_mut(&producer) {
                 result.readers = result.readers.saturating_sub(1);
                 if result.readers == 0 {
-                    result.bytes = None;
+                    self.state.cache.forget(producer);
                 }
             }
         }
@@ -66,6 +87,10 @@ impl Engine<'_> {
                 }
             }
         }
+        let mut artifact_results = Vec::new();
+        for producer in self.plan.detail(node).map_or(&[][..], |detail| &detail.artifact_results) {
+            artifact_results.push((self.plan.name(*producer).to_string(), self.result_param(*producer)?));
+        }
         let artifacts = self.plan.artifacts_of(node).to_vec();
         Ok(Task {
             node,
@@ -73,29 +98,37 @@ impl Engine<'_> {
             attempt: self.scheduler.attempt(node),
             params,
             artifacts,
+            artifact_results,
+            plain: self.layout == Layout::Sqlite || self.state.read_as_files.contains(&node),
         })
     }
 
     fn result_param(&mut self, producer: NodeId) -> Result<Param, NodeId> {
-        let result =
-            self.state.results.get_mut(&producer).expect("BUG: a node before the results that it reads");
-        let ResultId { kind, digest } = result.id;
-        if let Some(bytes) = &result.bytes {
-            return Ok(Param::Inline(kind, bytes.clone()));
+        let held = self.state.results.get(&producer).expect("BUG: a node before the results that it reads");
+        let ResultId { kind, digest } = held.id;
+        if let Some(bytes) = self.state.cache.get(producer) {
+            return Ok(Param::Inline(kind, bytes));
         }
-        match &result.record {
-            None => Ok(Param::Blob { kind, digest, len: result.len }),
-            Some(record) if record.place == Place::File => Ok(Param::Blob { kind, digest, len: result.len }),
-            Some(record) => match self.reader.read(record) {
-                Ok(bytes) => {
-                    result.bytes = Some(bytes.clone());
-                    Ok(Param::Inline(kind, bytes))
+        let read = match &held.record {
+            // A large result of this run.
+            None => return Ok(Param::Blob { kind, digest }),
+            Some(record) if record.len > INLINE_MAX_BYTES as u64 || record.place == Place::File => {
+                self.reader.lend(record).map(|()| Param::Blob { kind, digest })
+            }
+            Some(record) => self.reader.read(record).map(|bytes| Param::Inline(kind, bytes)),
+        };
+        match read {
+            Ok(param) => {
+                if let Param::Inline(_, bytes) = &param {
+                    self.state.cache.put(producer, bytes.clone());
+                    self.shrink_cache();
                 }
-                Err(error) => {
-                    self.report.say(&format!("{error}; node {} runs again", self.plan.name(producer)));
-                    Err(producer)
-                }
-            },
+                Ok(param)
+            }
+            Err(error) => {
+                self.report.say(&format!("{error}; node {} runs again", self.plan.name(producer)));
+                Err(producer)
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use forkyard_shared::blob::blob_path;
+use forkyard_shared::blob;
 use forkyard_shared::digest::Digest;
 use forkyard_shared::ids::{NodeId, WorkerId};
 use forkyard_shared::protocol::{Cause, Completion, Failure, FromWorker};
@@ -49,13 +49,14 @@ impl Engine<'_> {
 
     pub(super) fn on_result(&mut self, node: NodeId, value: Value, ran: Ran, log: Vec<u8>) {
         let (kind, digest, len) = (value.kind, value.digest, value.len());
+        let wanted = self.state.readers.contains_key(&node);
         let (new, bytes) = match value.body {
             Body::Inline(bytes) => {
-                let kept = self.state.readers.contains_key(&node).then(|| bytes.clone());
+                let kept = wanted.then(|| bytes.clone());
                 (NewValue::Bytes(bytes), kept)
             }
-            Body::File { name, len } => {
-                if let Err(error) = self.adopt_blob(&name, digest) {
+            Body::File { name, len, packed } => {
+                if let Err(error) = self.adopt_blob(&name, digest, packed) {
                     let failure =
                         Failure { message: format!("keep result {digest}: {error}"), cause: Cause::DiskFull };
                     return self.on_failure(node, failure, ran, log);
@@ -63,7 +64,7 @@ impl Engine<'_> {
                 (NewValue::File { len }, None)
             }
         };
-        self.keep(node, ResultId { kind, digest }, len, bytes, None);
+        self.keep(node, ResultId { kind, digest }, bytes, None);
         let mut not_kept = None;
         if let Some(path) = self.keys.changed_file(node) {
             // Nobody can tell what it read. Identical ones ask again, with the file as it is now.
@@ -75,24 +76,23 @@ impl Engine<'_> {
             let key = self.keys.of(node);
             let duration = Duration::from_nanos(ran.duration_ns);
             let artifacts = self.plan.artifacts_of(node).to_vec();
-            self.writer.put(NewResult { node, key, kind, digest, value: new, duration, artifacts });
+            self.writer.put(NewResult { node, key, kind, digest, value: new, duration, artifacts, wanted });
         }
         let held = self.waiting_for(node);
         self.scheduler.done(node, Outcome::Ran);
         self.tell(node, Outcome::Ran, Some((ran, log)), Some((digest, len)), not_kept.as_deref());
         for other in held {
-            let bytes = self.state.results.get(&node).and_then(|result| result.bytes.clone());
-            self.keep(other, ResultId { kind, digest }, len, bytes, None);
+            let bytes = self.state.cache.get(node);
+            self.keep(other, ResultId { kind, digest }, bytes, None);
             self.scheduler.done(other, Outcome::Cached);
             self.tell(other, Outcome::Cached, None, Some((digest, len)), None);
         }
     }
 
     /// Gives a finished file its name. The store's thread syncs the directory before anything refers to it.
-    pub(super) fn adopt_blob(&self, name: &str, digest: Digest) -> io::Result<()> {
-        let path = blob_path(&self.layout.blobs_dir(), digest);
-        std::fs::create_dir_all(path.parent().expect("a blob lies in a directory"))?;
-        std::fs::rename(self.layout.tmp_dir().join(name), path)
+    pub(super) fn adopt_blob(&self, name: &str, digest: Digest, packed: bool) -> io::Result<()> {
+        let blobs = self.dir.worker_blobs_dir(self.layout);
+        blob::adopt(&blobs, &self.dir.tmp_dir().join(name), digest, packed)
     }
 
     pub(super) fn on_failure(&mut self, node: NodeId, failure: Failure, ran: Ran, log: Vec<u8>) {
@@ -103,7 +103,7 @@ impl Engine<'_> {
                     self.state.results.get(producer).is_some_and(|result| result.id.digest == digest)
                 });
                 if let Some(producer) = producer {
-                    let moved = match self.layout.quarantine(digest) {
+                    let moved = match self.dir.quarantine(self.layout, digest) {
                         Ok(()) => "; it is in quarantine",
                         Err(_) => "",
                     };

@@ -203,7 +203,7 @@ impl<'a> Builder<'a> {
         needs: &mut Vec<NodeId>,
         faults: &mut Vec<(NodeId, Fault)>,
     ) -> Detail {
-        let Parsed { mut detail, artifacts, results } = parsed;
+        let Parsed { mut detail, artifacts, artifact_results, results } = parsed;
         for name in artifacts {
             match self.artifacts.iter().position(|entry| entry.name == name) {
                 Some(index) => detail.artifacts.push(ArtifactId::new(index)),
@@ -212,6 +212,15 @@ impl<'a> Builder<'a> {
                     faults
                         .push((node, Fault::at("artifact", format!("there is no artifact `{name}`{hint}"))));
                 }
+            }
+        }
+        for id in artifact_results {
+            match self.names.find(&id).map(NodeId) {
+                Some(producer) => {
+                    needs.push(producer);
+                    detail.artifact_results.push(producer);
+                }
+                None => faults.push((node, self.unknown_node(&id).inside("artifact"))),
             }
         }
         for (param, id) in results {

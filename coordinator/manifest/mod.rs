@@ -14,4 +14,4 @@ mod words;
 pub(crate) use load::load;
 pub use problem::ManifestError;
 pub(crate) use settings::{ArtifactEntry, OnFailure, Settings};
-pub(crate) use words::nearest;
+pub(crate) use words::{nearest, parse_duration, parse_size};

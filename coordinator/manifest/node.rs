@@ -30,6 +30,8 @@ const KEYS: [&str; 12] = [
 pub(super) struct Parsed {
     pub detail: Detail,
     pub artifacts: Vec<String>,
+    /// Nodes whose results are its artifacts.
+    pub artifact_results: Vec<String>,
     /// Parameters (by place in `detail.params`) that are results of nodes of these ids.
     pub results: Vec<(usize, String)>,
 }
@@ -45,6 +47,7 @@ pub(super) fn parse(
         detail: Detail {
             params: Vec::new(),
             artifacts: Vec::new(),
+            artifact_results: Vec::new(),
             timeout: None,
             retry: Retry::default(),
             cache: true,
@@ -54,6 +57,7 @@ pub(super) fn parse(
             dir: dir.into(),
         },
         artifacts: Vec::new(),
+        artifact_results: Vec::new(),
         results: Vec::new(),
     };
     let beside = if signature.beside { signature.params.unwrap_or_default() } else { &[] };
@@ -79,13 +83,15 @@ impl Parsed {
         let detail = &mut self.detail;
         match key {
             "artifact" => {
-                self.artifacts.push(value.as_str().ok_or_else(|| wrong("the name of an artifact"))?.into())
+                let expected = r#"the name of an artifact, or "{{ nodes.X.result }}""#;
+                self.artifact(key, value.as_str().ok_or_else(|| wrong(expected))?)?;
             }
             "artifacts" => {
                 let names =
-                    value.as_array().map(|v| v.iter().map(|v| v.as_str().map(String::from)).collect());
-                self.artifacts
-                    .extend::<Vec<_>>(names.flatten().ok_or_else(|| wrong("a list of names of artifacts"))?);
+                    value.as_array().and_then(|v| v.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
+                for name in names.ok_or_else(|| wrong("a list of names of artifacts"))? {
+                    self.artifact(key, name)?;
+                }
             }
             "params" if signature.beside => {
                 let words: Vec<_> = beside.iter().map(|spec| spec.name).collect();
@@ -128,6 +134,14 @@ impl Parsed {
                 };
                 return Err(Fault::at(key, format!("a node has no key `{key}`{hint}")));
             }
+        }
+        Ok(())
+    }
+
+    fn artifact(&mut self, key: &str, name: &str) -> Result<(), Fault> {
+        match result_of(name).map_err(|why| Fault::at(key, why))? {
+            Some(id) => self.artifact_results.push(id),
+            None => self.artifacts.push(name.into()),
         }
         Ok(())
     }
@@ -209,7 +223,7 @@ impl Parsed {
                 return Err(Fault::at(spec.name, message));
             }
         }
-        match (signature.artifacts, self.artifacts.len()) {
+        match (signature.artifacts, self.artifacts.len() + self.artifact_results.len()) {
             (Artifacts::None, 1..) => Err(Fault::new(format!("`{op}` takes no artifact"))),
             (Artifacts::One, 0) => {
                 Err(Fault::new(format!("`{op}` needs `artifact`: the name of an artifact")))

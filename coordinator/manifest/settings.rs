@@ -7,7 +7,8 @@ use forkyard_shared::artifact::Format;
 use serde_json::{Map, Value};
 
 use super::problem::Fault;
-use super::words::{did_you_mean, parse_duration};
+use super::words::{did_you_mean, parse_duration, parse_size};
+use crate::store::Layout as StoreLayout;
 
 /// How a run behaves.
 #[derive(Clone, Debug)]
@@ -19,6 +20,10 @@ pub(crate) struct Settings {
     pub on_failure: OnFailure,
     /// A node that has killed this many workers is failed.
     pub max_crashes: u32,
+    /// The layout of a store that is yet to be made.
+    pub layout: Option<StoreLayout>,
+    /// Results that later nodes read are kept in memory up to this size.
+    pub cache_bytes: u64,
     pub include: Vec<String>,
 }
 
@@ -39,6 +44,8 @@ impl Default for Settings {
             commit_within: Duration::from_millis(200),
             on_failure: OnFailure::Stop,
             max_crashes: 3,
+            layout: None,
+            cache_bytes: 64 << 20,
             include: Vec::new(),
         }
     }
@@ -68,13 +75,26 @@ impl Settings {
                     let count = value.as_u64().filter(|n| (1..=1000).contains(n));
                     self.max_crashes = count.ok_or_else(|| wrong("a whole number from 1 to 1000"))? as u32;
                 }
+                "layout" => {
+                    let layout = value.as_str().and_then(StoreLayout::from_name);
+                    let known = StoreLayout::ALL.map(|layout| format!("\"{}\"", layout.name())).join(", ");
+                    self.layout = Some(layout.ok_or_else(|| wrong(&format!("one of {known}")))?);
+                }
+                "cache_bytes" => {
+                    let size = match value {
+                        Value::String(text) => parse_size(text).map_err(|why| Fault::at(key, why))?,
+                        number => number.as_u64().ok_or_else(|| wrong("a size like \"64MB\""))?,
+                    };
+                    self.cache_bytes = size;
+                }
                 "include" => {
                     let files =
                         value.as_array().map(|v| v.iter().map(|v| v.as_str().map(String::from)).collect());
                     self.include = files.flatten().ok_or_else(|| wrong("a list of file names"))?;
                 }
                 _ => {
-                    let known = ["name", "commit", "on_failure", "max_crashes", "include"];
+                    let known =
+                        ["name", "commit", "on_failure", "max_crashes", "layout", "cache_bytes", "include"];
                     let hint = did_you_mean(key, known);
                     return Err(Fault::at(key, format!("`[run]` has no key `{key}`{hint}")));
                 }

@@ -1,4 +1,4 @@
-//! The small words of a manifest: the nearest right one, durations.
+//! The small words of a manifest: the nearest right one, durations, sizes.
 
 use std::time::Duration;
 
@@ -46,9 +46,47 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     if total > LONGEST { Err(too_long()) } else { Ok(total) }
 }
 
+/// Reads `512MB` (powers of ten), `4GiB` (powers of two), or a plain number of bytes.
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is not a size like 512MB, 4GiB or 1000000");
+    let trimmed = text.trim();
+    let digits = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
+    let number: f64 = trimmed[..digits].parse().map_err(|_| wrong())?;
+    let unit = match trimmed[digits..].trim_start().to_ascii_lowercase().as_str() {
+        "" | "b" => 1u64,
+        "k" | "kb" => 1_000,
+        "m" | "mb" => 1_000_000,
+        "g" | "gb" => 1_000_000_000,
+        "t" | "tb" => 1_000_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "tib" => 1 << 40,
+        _ => return Err(wrong()),
+    };
+    let bytes = number * unit as f64;
+    if bytes <= (1u64 << 53) as f64 {
+        Ok(bytes as u64)
+    } else {
+        Err(format!("`{text}` is more than any machine has"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in
+            [("512MB", 512_000_000), ("4GiB", 4 << 30), ("1.5 kib", 1536), ("7", 7), ("0", 0)]
+        {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for wrong in ["", "MB", "4 bananas", "-1", "1e9", "99999999TB"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn durations() {

@@ -38,6 +38,8 @@ impl fmt::Display for LockError {
     }
 }
 
+impl std::error::Error for LockError {}
+
 /// How long the pool of a dead coordinator may take to disappear.
 const GRACE: Duration = Duration::from_secs(5);
 

@@ -1,33 +1,50 @@
-//! The store: results by node key, blobs by digest, one directory a run.
+//! The store: results by node key, values by digest, one directory a run.
 //!
 //! ```text
 //!   .forkyard/
-//!     store.db           SQLite, write-ahead log: results, small blobs
-//!     blobs/ab/<digest>  large blobs, read-only files
+//!     store.json         format and layout
+//!     store.db           SQLite, write-ahead log: results, small values (layouts sqlite and hybrid)
+//!     results/ab/<key>   a file for each result (layout filesystem)
+//!     blobs/ab/<digest>  large values, read-only files (layouts hybrid and filesystem)
 //!     runs/<id>/         one run: what it was, what became of each node
 //!     tmp/               unfinished files; cleared when a store is opened for a run
-//!     quarantine/        blobs whose bytes did not match their name
+//!     quarantine/        what did not match its check or its name
 //!     digests.json       digests of artifacts and files, by what `stat` says of them
-//!     lock               held by a run's whole pool
+//!     lock               held by a run's whole pool, and by whoever cleans up
 //! ```
+//!
+//! [`backend`] is what the layouts do differently; everything else is the same for all.
 
-mod database;
+mod backend;
+mod census;
 mod digests;
+mod dir;
+mod error;
+mod files;
+mod format;
+mod gc;
 mod index;
 mod journal;
-mod layout;
 mod lock;
+mod netfs;
 mod reader;
 mod record;
 mod runs;
+mod sqlite;
+mod verify;
 mod writer;
 
+pub(crate) use backend::{NewResult, NewValue};
+pub(crate) use census::{Census, Named, named_results};
 pub(crate) use digests::DigestMemo;
+pub(crate) use dir::StoreDir;
+pub use error::StoreError;
+pub(crate) use format::Layout;
+pub(crate) use gc::{Keep, plan as plan_gc};
 pub(crate) use journal::{JournalEntry, Outcome, read_journal};
-pub(crate) use layout::Layout;
-pub use layout::StoreError;
 pub(crate) use lock::{Lock, holder};
 pub(crate) use reader::Reader;
 pub(crate) use record::{Place, Record};
 pub(crate) use runs::{RunDir, RunHeader, RunSummary, latest_run, list_runs};
-pub(crate) use writer::{NewResult, NewValue, Writer, WriterSettings};
+pub(crate) use verify::verify;
+pub(crate) use writer::{Writer, WriterSettings};

@@ -4,25 +4,23 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fs;
+use std::io::{self, Write};
 
-use forkyard_shared::blob::blob_path;
-use forkyard_shared::digest::Digest;
+use forkyard_shared::blob;
+use forkyard_shared::digest::{Digest, Hasher};
 
-use super::database::{Database, OpenError};
-use super::index::Index;
-use super::layout::{Layout, StoreError};
+use super::backend::Backend;
+use super::dir::StoreDir;
+use super::error::StoreError;
+use super::format::Layout;
 use super::record::{Place, Record};
 
 /// Looks results up and reads values.
 pub(crate) struct Reader {
+    dir: StoreDir,
     layout: Layout,
-    database: Database,
-    index: Index,
-    /// Whether the index holds everything the database does.
-    complete: bool,
-    /// What the database was like when it was learnt.
-    seen: Option<(i64, i64)>,
-    /// Small blobs whose bytes were found damaged: their nodes run anew.
+    pub(super) backend: Box<dyn Backend>,
+    /// Values whose bytes were found damaged: their nodes run anew.
     distrusted: RefCell<HashSet<Digest>>,
 }
 
@@ -30,72 +28,43 @@ pub(crate) struct Reader {
 const LEARN_PER_LOOK_UP: u64 = 8;
 
 impl Reader {
-    /// For a run, which holds the lock and will look up some `expected` keys: learns the store in one pass where
-    /// that is cheaper than asking for each. An `early` look at it will do if nothing has changed since.
-    pub fn for_run(layout: &Layout, expected: usize, early: Option<Reader>) -> Result<Reader, StoreError> {
-        drop(layout.create_database()?);
+    /// For a run, which will look up some `expected` keys: learns the store in one pass where that is cheaper than
+    /// asking for each. An `early` look at it will do if nothing has changed since.
+    pub fn for_run(
+        dir: &StoreDir,
+        layout: Layout,
+        expected: usize,
+        early: Option<Reader>,
+    ) -> Result<Reader, StoreError> {
         let mut reader = match early {
             Some(early) => early,
-            None => Reader::open(layout)?,
+            None => Reader::open(dir, layout)?,
         };
-        let learn = |reader: &mut Reader| -> rusqlite::Result<()> {
-            let whole = LEARN_PER_LOOK_UP * (expected as u64 + 100);
-            let missed = !reader.complete && reader.database.folded_count()? <= whole;
-            if missed || reader.seen != Some(reader.database.state()?) { reader.learn(whole) } else { Ok(()) }
-        };
-        learn(&mut reader).map_err(|error| layout.database_error(OpenError::Sqlite(error)))?;
+        reader.backend.learn(LEARN_PER_LOOK_UP * (expected as u64 + 100))?;
         Ok(reader)
     }
 
-    /// For somebody who only looks, perhaps while a run goes on: learns the store if it has at most `whole` results.
-    pub fn look(layout: &Layout, whole: u64) -> Result<Reader, StoreError> {
-        let mut reader = Reader::open(layout)?;
-        reader.learn(whole).map_err(|error| layout.database_error(OpenError::Sqlite(error)))?;
+    /// For somebody who only looks, perhaps while a run goes on: learns the store if it has at most `most` results.
+    pub fn look(dir: &StoreDir, most: u64) -> Result<Reader, StoreError> {
+        let mut reader = Reader::open(dir, dir.layout()?)?;
+        reader.backend.learn(most)?;
         Ok(reader)
     }
 
-    fn open(layout: &Layout) -> Result<Reader, StoreError> {
-        let database = layout.read_database()?;
-        let (layout, index, distrusted) = (layout.clone(), Index::default(), RefCell::default());
-        Ok(Reader { layout, database, index, complete: false, seen: None, distrusted })
+    fn open(dir: &StoreDir, layout: Layout) -> Result<Reader, StoreError> {
+        Ok(Reader { dir: dir.clone(), layout, backend: dir.open(layout)?, distrusted: RefCell::default() })
     }
 
-    fn learn(&mut self, whole: u64) -> rusqlite::Result<()> {
-        // One snapshot: a fold must not move results from the table that is read last to the one read first.
-        self.database.begin_reading()?;
-        let learnt = self.learn_now(whole);
-        self.database.rollback();
-        learnt
-    }
-
-    fn learn_now(&mut self, whole: u64) -> rusqlite::Result<()> {
-        self.seen = Some(self.database.state()?);
-        self.complete = self.database.folded_count()? <= whole;
-        self.index = Index::default();
-        let index = &mut self.index;
-        if self.complete {
-            self.database.folded(|key, record| index.put(key, record))?;
-        }
-        self.database.unfolded(|key, record| index.put(key, record))
-    }
-
-    /// The stored result of a key. A damaged row, or one whose blob is not there, is none.
+    /// The stored result of a key. A damaged one, or one whose value is not there, is none.
     pub fn lookup(&self, key: Digest) -> Option<Record> {
-        let record = match self.index.get(key) {
-            Some(bytes) => Record::decode(key, bytes)?,
-            None if self.complete => return None,
-            None => Record::decode(key, &self.database.folded_result(key).ok()??)?,
-        };
-        self.is_there(&record).then_some(record)
+        self.backend.lookup(key).filter(|record| self.is_there(record))
     }
 
     fn is_there(&self, record: &Record) -> bool {
         match record.place {
-            Place::File => {
-                let path = blob_path(&self.layout.blobs_dir(), record.digest);
-                fs::metadata(path).is_ok_and(|metadata| metadata.len() == record.len)
-            }
-            Place::Inline(_) | Place::Row(_) => !self.distrusted.borrow().contains(&record.digest),
+            Place::Inline(_) => true,
+            Place::Row(_) => !self.distrusted.borrow().contains(&record.digest),
+            Place::File => blob::is_there(&self.dir.blobs_dir(), record.digest, record.len),
         }
     }
 
@@ -104,31 +73,79 @@ impl Reader {
     /// # Errors
     /// When it is not there or damaged; then it counts as missing from now on.
     pub fn read(&self, record: &Record) -> Result<Vec<u8>, StoreError> {
-        let bytes = match &record.place {
-            Place::Inline(bytes) => return Ok(bytes.clone()),
-            Place::Row(row) => {
-                let bytes = self.database.blob(*row);
-                bytes
-                    .map_err(|error| self.layout.database_error(OpenError::Sqlite(error)))?
-                    .unwrap_or_default()
+        match &record.place {
+            Place::Inline(bytes) => Ok(bytes.clone()),
+            Place::File => Ok(blob::read(&self.dir.blobs_dir(), record.digest)?),
+            Place::Row(first) => {
+                let mut bytes = Vec::new();
+                let read = self.backend.copy_rows(*first, record.len, &mut bytes);
+                self.trust(*first, record, read.map(|()| Digest::of(&bytes)))?;
+                Ok(bytes)
             }
-            Place::File => {
-                let path = blob_path(&self.layout.blobs_dir(), record.digest);
-                fs::read(&path)
-                    .map_err(|error| StoreError::Io(format!("read blob {}", path.display()), error))?
-            }
-        };
-        if Digest::of(&bytes) != record.digest {
-            self.distrusted.borrow_mut().insert(record.digest);
-            let place = match record.place {
-                Place::Row(row) => format!("row {row} of its database"),
-                _ => blob_path(&self.layout.blobs_dir(), record.digest).display().to_string(),
-            };
-            return Err(StoreError::Damaged(format!(
-                "{place} is damaged: its bytes do not match the digest {}",
-                record.digest
-            )));
         }
-        Ok(bytes)
+    }
+
+    /// Checks the value of a result, without keeping any of it.
+    ///
+    /// # Errors
+    /// As [`Reader::read`].
+    pub fn check(&self, record: &Record) -> Result<(), StoreError> {
+        match &record.place {
+            Place::Inline(_) => Ok(()),
+            Place::File => Ok(blob::check(&self.dir.blobs_dir(), record.digest)?),
+            Place::Row(first) => {
+                let mut hasher = Hasher::new();
+                let read = self.backend.copy_rows(*first, record.len, &mut hasher);
+                self.trust(*first, record, read.map(|()| hasher.finish()))
+            }
+        }
+    }
+
+    /// Writes the value of a result, after having checked it; a large one is read twice, and held in memory never.
+    ///
+    /// # Errors
+    /// As [`Reader::read`], and when `out` does not take it.
+    pub fn write_to(&self, record: &Record, out: &mut impl Write) -> Result<(), StoreError> {
+        match &record.place {
+            Place::Inline(bytes) => out.write_all(bytes).map_err(StoreError::Output),
+            Place::File => Ok(blob::write_to(&self.dir.blobs_dir(), record.digest, out)?),
+            Place::Row(first) => {
+                self.check(record)?;
+                self.backend.copy_rows(*first, record.len, out)
+            }
+        }
+    }
+
+    /// Makes a large value readable for workers, where the layout does not keep it in a file.
+    ///
+    /// # Errors
+    /// As [`Reader::write_to`].
+    pub fn lend(&self, record: &Record) -> Result<(), StoreError> {
+        let Place::Row(_) = record.place else { return Ok(()) };
+        let blobs = self.dir.worker_blobs_dir(self.layout);
+        if blob::is_there(&blobs, record.digest, record.len) {
+            return Ok(());
+        }
+        let temporary = self.dir.tmp_dir().join(format!("lent-{}", record.digest));
+        let io = |error: io::Error| StoreError::Io(format!("write {}", temporary.display()), error);
+        let mut file = fs::File::create(&temporary).map_err(io)?;
+        self.write_to(record, &mut file)?;
+        blob::adopt(&blobs, &temporary, record.digest, false).map_err(io)
+    }
+
+    /// What was read of a value is good only if it has its digest.
+    fn trust(&self, first: i64, record: &Record, read: Result<Digest, StoreError>) -> Result<(), StoreError> {
+        let path = self.dir.database_path();
+        let read = match read {
+            Ok(digest) if digest == record.digest => return Ok(()),
+            Ok(_) => StoreError::Damaged(format!(
+                "row {first} of {} is damaged: its bytes do not match the digest {}",
+                path.display(),
+                record.digest
+            )),
+            Err(error) => error,
+        };
+        self.distrusted.borrow_mut().insert(record.digest);
+        Err(read)
     }
 }

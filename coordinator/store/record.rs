@@ -31,15 +31,13 @@ pub(crate) struct Record {
 /// Where the bytes of a value are.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Place {
+    /// With the record itself.
     Inline(Vec<u8>),
-    /// A row of `blobs`.
+    /// In rows of the database, from this one on.
     Row(i64),
-    /// A file under `blobs/`.
+    /// In a file under `blobs/`.
     File,
 }
-
-/// Values up to this size stand in the row of their result.
-pub(crate) const TINY_MAX_BYTES: usize = 256;
 
 const VERSION: u8 = 1;
 const CHECK_BYTES: usize = 8;

@@ -42,6 +42,11 @@ pub(crate) struct RunSummary {
     pub wall_s: f64,
     /// How many results this run made durable.
     pub durable: u64,
+    /// How often a result that a node reads was in memory, and how often it was read again.
+    #[serde(default)]
+    pub cache_hits: u64,
+    #[serde(default)]
+    pub cache_misses: u64,
     pub peak_private_bytes: u64,
     pub artifact_bytes: u64,
     /// Mean seconds of a node, by op: what the next run expects.

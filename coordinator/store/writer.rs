@@ -4,27 +4,24 @@
 //! result that was long in the making, and whenever the run waits for it. Before each commit the
 //! artifacts that the group names are looked at; after it the journal speaks of it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs::File;
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
-use forkyard_shared::blob::blob_path;
-use forkyard_shared::digest::Digest;
 use forkyard_shared::ids::{ArtifactId, NodeId};
-use forkyard_shared::value::Kind;
 use parking_lot::Mutex;
 
-use super::database::Database;
+use super::backend::{Backend, NewResult};
+use super::dir::StoreDir;
+use super::error::StoreError;
+use super::format::Layout;
 use super::journal::{self, JournalEntry};
-use super::layout::{Layout, StoreError};
-use super::record::{Place, Record, TINY_MAX_BYTES};
+use super::record::Record;
 use super::runs::RunDir;
 
 /// A result that took longer than this to compute is committed within [`SOON`].
@@ -34,33 +31,8 @@ const SOON: Duration = Duration::from_millis(5);
 /// Chunks that may wait for the writer before the run waits for it.
 const QUEUE_CHUNKS: usize = 16;
 
-/// Rows folded in one transaction, which is given up when there is something to commit.
-const FOLD_ROWS: usize = 5_000;
-
-/// The log is folded after this long without a result, at once when it is longer than `FOLD_EARLY`.
+/// The store is folded after this long without a result.
 const FOLD_AFTER: Duration = Duration::from_millis(500);
-const FOLD_EARLY: u64 = 200_000;
-
-/// A result to be stored.
-pub(crate) struct NewResult {
-    pub node: NodeId,
-    pub key: Digest,
-    pub kind: Kind,
-    pub digest: Digest,
-    pub value: NewValue,
-    pub duration: Duration,
-    /// The artifacts that it was computed from.
-    pub artifacts: Vec<ArtifactId>,
-}
-
-/// Where the value of a [`NewResult`] is.
-pub(crate) enum NewValue {
-    Bytes(Vec<u8>),
-    /// Already under `blobs/`, but its directory is not synced yet.
-    File {
-        len: u64,
-    },
-}
 
 /// What a writer needs to know.
 pub(crate) struct WriterSettings {
@@ -77,13 +49,15 @@ pub(crate) struct WriterSettings {
 pub(crate) struct Progress {
     /// Results made durable.
     pub durable: AtomicU64,
-    trouble: Mutex<Trouble>,
+    news: Mutex<News>,
 }
 
 #[derive(Default)]
-struct Trouble {
+struct News {
     failed: Option<String>,
     discarded: Vec<(NodeId, ArtifactId)>,
+    /// Results that other nodes may read again, by where they are now.
+    placed: Vec<(NodeId, Record)>,
 }
 
 enum ToWriter {
@@ -104,8 +78,13 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// Starts the writer of a run. The caller holds the store's lock, for as long as the writer lives.
-    pub fn start(layout: &Layout, run: &RunDir, settings: WriterSettings) -> Result<Writer, StoreError> {
-        let database = layout.create_database()?;
+    pub fn start(
+        dir: &StoreDir,
+        layout: Layout,
+        run: &RunDir,
+        settings: WriterSettings,
+    ) -> Result<Writer, StoreError> {
+        let backend = dir.open(layout)?;
         let journal_path = run.journal_path();
         let journal = run
             .create_journal()
@@ -114,15 +93,12 @@ impl Writer {
         let hurry = Arc::new(AtomicBool::new(false));
         let (queue, requests) = channel::bounded(QUEUE_CHUNKS);
         let work = Work {
-            database,
-            blobs_dir: layout.blobs_dir(),
+            backend,
             run: run.id,
             journal,
             settings,
             progress: progress.clone(),
             hurry: hurry.clone(),
-            unindexed_blobs: HashMap::new(),
-            own_blobs: HashMap::new(),
             group: Vec::new(),
             group_journal: Vec::new(),
             due: None,
@@ -181,12 +157,17 @@ impl Writer {
 
     /// Why nothing more can be stored.
     pub fn failed(&self) -> Option<String> {
-        self.progress.trouble.lock().failed.clone()
+        self.progress.news.lock().failed.clone()
+    }
+
+    /// Results that were `wanted` and are durable now, since the last call.
+    pub fn placed(&self) -> Vec<(NodeId, Record)> {
+        std::mem::take(&mut self.progress.news.lock().placed)
     }
 
     /// Nodes whose results were thrown away because an artifact had changed, since the last call.
     pub fn discarded(&self) -> Vec<(NodeId, ArtifactId)> {
-        std::mem::take(&mut self.progress.trouble.lock().discarded)
+        std::mem::take(&mut self.progress.news.lock().discarded)
     }
 }
 
@@ -202,17 +183,12 @@ impl Drop for Writer {
 }
 
 struct Work {
-    database: Database,
-    blobs_dir: PathBuf,
+    backend: Box<dyn Backend>,
     run: u64,
     journal: File,
     settings: WriterSettings,
     progress: Arc<Progress>,
     hurry: Arc<AtomicBool>,
-    /// Small blobs of earlier runs that are not in the database's index yet.
-    unindexed_blobs: HashMap<Digest, i64>,
-    /// Small blobs that this run has written or compared.
-    own_blobs: HashMap<Digest, i64>,
     group: Vec<NewResult>,
     group_journal: Vec<u8>,
     due: Option<Instant>,
@@ -225,19 +201,13 @@ impl Work {
     fn serve(self, requests: &Receiver<ToWriter>) {
         let progress = self.progress.clone();
         if catch_unwind(AssertUnwindSafe(|| self.run(requests))).is_err() {
-            progress.trouble.lock().failed = Some("a bug in forkyard: the store's thread panicked".into());
+            progress.news.lock().failed = Some("a bug in forkyard: the store's thread panicked".into());
             requests.iter().for_each(drop);
         }
     }
 
     fn run(mut self, requests: &Receiver<ToWriter>) {
-        let unindexed = &mut self.unindexed_blobs;
-        let loaded = self.database.unindexed_blobs(|digest, row| {
-            unindexed.insert(digest, row);
-        });
-        // Not to know a blob means to store it twice.
-        loaded.ok();
-        let mut fold_early = self.database.unfolded_count().is_ok_and(|rows| rows > FOLD_EARLY);
+        let mut fold_early = self.backend.fold_is_due();
         loop {
             let wait = match self.due {
                 Some(due) => due.saturating_duration_since(Instant::now()),
@@ -282,7 +252,7 @@ impl Work {
     /// [`Writer::flush`] tries for the last time.
     fn commit(&mut self) {
         self.due = None;
-        if self.progress.trouble.lock().failed.is_none() {
+        if self.progress.news.lock().failed.is_none() {
             self.commit_now();
         }
     }
@@ -291,8 +261,7 @@ impl Work {
         let group = std::mem::take(&mut self.group);
         self.group = self.without_changed(group);
         if let Err(error) = self.store_group() {
-            self.database.rollback();
-            self.progress.trouble.lock().failed = Some(error);
+            self.progress.news.lock().failed = Some(error);
             (self.settings.wake)();
             return;
         }
@@ -302,10 +271,14 @@ impl Work {
         self.group_journal.clear();
     }
 
-    /// In this order: blobs are on the disk before a row names them, rows before the journal says so.
+    /// In this order: results are on the disk before the journal says so.
     fn store_group(&mut self) -> Result<(), String> {
-        self.sync_blob_dirs().map_err(|error| format!("sync {}: {error}", self.blobs_dir.display()))?;
-        self.append().map_err(|error| format!("write the database: {error}"))?;
+        if !self.group.is_empty() {
+            let records = self.backend.commit(&self.group, self.run).map_err(|error| error.to_string())?;
+            let placed = self.group.iter().zip(records).filter(|(result, _)| result.wanted);
+            let placed = placed.map(|(result, record)| (result.node, record));
+            self.progress.news.lock().placed.extend(placed);
+        }
         if self.group_journal.is_empty() {
             return Ok(());
         }
@@ -323,83 +296,21 @@ impl Work {
             return group;
         }
         let mut kept = Vec::new();
-        let mut trouble = self.progress.trouble.lock();
+        let mut news = self.progress.news.lock();
         for result in group {
             match result.artifacts.iter().find(|id| changed.contains(id)) {
-                Some(artifact) => trouble.discarded.push((result.node, *artifact)),
+                Some(artifact) => news.discarded.push((result.node, *artifact)),
                 None => kept.push(result),
             }
         }
-        drop(trouble);
+        drop(news);
         (self.settings.wake)();
         kept
     }
 
-    fn sync_blob_dirs(&self) -> io::Result<()> {
-        let files = self.group.iter().filter(|result| matches!(result.value, NewValue::File { .. }));
-        let dirs: HashSet<PathBuf> = files
-            .filter_map(|result| blob_path(&self.blobs_dir, result.digest).parent().map(PathBuf::from))
-            .collect();
-        for dir in &dirs {
-            File::open(dir)?.sync_all()?;
-        }
-        if dirs.is_empty() { Ok(()) } else { File::open(&self.blobs_dir)?.sync_all() }
-    }
-
-    fn append(&mut self) -> rusqlite::Result<()> {
-        if self.group.is_empty() {
-            return Ok(());
-        }
-        self.database.begin()?;
-        let group = std::mem::take(&mut self.group);
-        let appended = group.iter().try_for_each(|result| self.append_one(result));
-        self.group = group;
-        if appended.is_err() {
-            // Rows that are rolled back must not be referred to.
-            self.own_blobs.clear();
-        }
-        appended?;
-        self.database.commit()
-    }
-
-    fn append_one(&mut self, result: &NewResult) -> rusqlite::Result<()> {
-        let (place, len) = match &result.value {
-            NewValue::File { len } => (Place::File, *len),
-            NewValue::Bytes(bytes) if bytes.len() <= TINY_MAX_BYTES => {
-                (Place::Inline(bytes.clone()), bytes.len() as u64)
-            }
-            NewValue::Bytes(bytes) => (Place::Row(self.blob_row(result.digest, bytes)?), bytes.len() as u64),
-        };
-        let (kind, digest, run) = (result.kind, result.digest, self.run);
-        let record =
-            Record { kind, digest, place, len, duration_us: result.duration.as_micros() as u64, run };
-        self.database.append_result(result.key, &record.encode(result.key))
-    }
-
-    /// The row of a small blob: equal bytes are stored once.
-    fn blob_row(&mut self, digest: Digest, bytes: &[u8]) -> rusqlite::Result<i64> {
-        if let Some(row) = self.own_blobs.get(&digest) {
-            return Ok(*row);
-        }
-        let known = match self.unindexed_blobs.get(&digest) {
-            Some(row) => Some(*row),
-            None => self.database.indexed_blob(digest)?,
-        };
-        let row = match known {
-            // A row whose bytes went bad must not be trusted for its digest.
-            Some(row) if self.database.blob(row)?.is_some_and(|stored| stored == bytes) => row,
-            _ => self.database.append_blob(digest, bytes)?,
-        };
-        self.own_blobs.insert(digest, row);
-        Ok(row)
-    }
-
     fn fold(&mut self) {
         self.hurry.store(false, Relaxed);
-        self.more_to_fold = match self.database.fold(FOLD_ROWS, self.hurry.clone()) {
-            Ok(()) => self.database.unfolded_count().is_ok_and(|rows| rows > 0),
-            // Short of room, unless it gave way to a commit: the log serves as it is, a later run folds it.
-            Err(_) => self.hurry.load(Relaxed),
-        };
+        // Short of room, unless it gave way to a commit: the log serves as it is, a later run folds it.
+        self.more_to_fold = self.backend.fold(&self.hurry).unwrap_or_else(|_| self.hurry.load(Relaxed));
     }
 }

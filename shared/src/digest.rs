@@ -1,6 +1,7 @@
 //! SHA-256 digests: the names of artifacts, blobs and nodes. Knows nothing of what it hashes.
 
 use std::fmt;
+use std::io::{self, Write};
 
 use sha2::{Digest as _, Sha256};
 
@@ -70,6 +71,17 @@ impl Hasher {
     /// The digest of everything added.
     pub fn finish(self) -> Digest {
         Digest(self.0.finalize().into())
+    }
+}
+
+impl Write for Hasher {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

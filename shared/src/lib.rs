@@ -9,6 +9,7 @@ pub mod digest;
 pub mod ids;
 mod kernel;
 pub mod mapping;
+pub mod pack;
 pub mod protocol;
 pub mod pulse;
 pub mod scan;

@@ -105,6 +105,10 @@ pub struct Task {
     pub params: Vec<(String, Param)>,
     /// The artifacts it names.
     pub artifacts: Vec<ArtifactId>,
+    /// Results of other nodes that it takes as artifacts, by the nodes' names.
+    pub artifact_results: Vec<(String, Param)>,
+    /// Whether somebody needs a large result as a file, so that it must not be packed.
+    pub plain: bool,
 }
 
 /// A parameter of a task.
@@ -120,8 +124,6 @@ pub enum Param {
         kind: Kind,
         /// Its name and checksum.
         digest: Digest,
-        /// Its length in bytes.
-        len: u64,
     },
 }
 

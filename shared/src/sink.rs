@@ -1,8 +1,9 @@
 //! A place to write a result of any size: memory while it is small, a temporary file beyond.
 //!
 //! It hashes while it writes, so that nothing is read again, and a result of gigabytes is never in
-//! memory. Ignorant of values, of the store's layout and of who renames the finished file into place.
-//! It does not gather small writes: whoever makes them puts a `BufWriter` in front.
+//! memory. A file is packed if its beginning says that it pays; the digest is of the plain bytes. Ignorant of
+//! values, of the store's layout and of who renames the finished file into place. It does not gather small
+//! writes: whoever makes them puts a `BufWriter` in front.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Write};
@@ -10,13 +11,17 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use zstd::stream::write::Encoder;
+
 use crate::digest::{Digest, Hasher};
+use crate::pack;
 
 /// A result in the making. Dropped unfinished, it leaves nothing behind.
 pub struct Sink {
     dir: PathBuf,
     prefix: String,
     inline_limit: usize,
+    may_pack: bool,
     len: u64,
     hasher: Hasher,
     place: Place,
@@ -41,22 +46,26 @@ pub enum Body {
         len: u64,
         /// SHA-256 of its bytes.
         digest: Digest,
+        /// Whether the file holds them packed.
+        packed: bool,
     },
 }
 
 enum Place {
     Memory(Vec<u8>),
     File(TempFile),
+    Packed(Box<Encoder<'static, TempFile>>),
 }
 
 impl Sink {
-    /// A sink that holds up to `inline_limit` bytes in memory, and moves to a file in `dir`, whose
-    /// name starts with `prefix`, for more.
-    pub fn new(dir: &Path, prefix: &str, inline_limit: usize) -> Sink {
+    /// A sink whose result is in memory up to `inline_limit` bytes, and for more in a file in `dir`, whose
+    /// name starts with `prefix`. `may_pack` says whether nobody needs the file as it is.
+    pub fn new(dir: &Path, prefix: &str, inline_limit: usize, may_pack: bool) -> Sink {
         Sink {
             dir: dir.into(),
             prefix: prefix.into(),
             inline_limit,
+            may_pack,
             len: 0,
             hasher: Hasher::new(),
             place: Place::Memory(Vec::new()),
@@ -67,37 +76,54 @@ impl Sink {
     ///
     /// # Errors
     /// When the file cannot be synced or made read-only; then it is gone.
-    pub fn finish(self) -> io::Result<Body> {
-        let digest = self.hasher.finish();
-        match self.place {
-            Place::Memory(bytes) => Ok(Body::Inline { bytes, digest }),
-            Place::File(temp) => Ok(Body::File { name: temp.finish()?, len: self.len, digest }),
+    pub fn finish(mut self) -> io::Result<Body> {
+        if let Place::Memory(held) = &self.place
+            && held.len() > self.inline_limit
+        {
+            self.move_to_file()?;
         }
+        let (len, digest) = (self.len, self.hasher.finish());
+        let (temp, packed) = match self.place {
+            Place::Memory(bytes) => return Ok(Body::Inline { bytes, digest }),
+            Place::File(temp) => (temp, false),
+            Place::Packed(encoder) => (encoder.finish()?, true),
+        };
+        Ok(Body::File { name: temp.finish()?, len, digest, packed })
     }
 
-    /// Where the next `more` bytes go; moves to a file when memory is not for them.
-    fn place_for(&mut self, more: usize) -> io::Result<&mut Place> {
-        if let Place::Memory(held) = &self.place
-            && held.len() + more > self.inline_limit
-        {
-            let mut temp = TempFile::create(&self.dir, &self.prefix)?;
-            temp.file.write_all(held).map_err(|error| during("write", &temp.path, &error))?;
-            self.place = Place::File(temp);
-        }
-        Ok(&mut self.place)
+    /// What is held goes to a file, in the form that pays.
+    fn move_to_file(&mut self) -> io::Result<()> {
+        let Place::Memory(held) = std::mem::replace(&mut self.place, Place::Memory(Vec::new())) else {
+            return Ok(());
+        };
+        let mut temp = TempFile::create(&self.dir, &self.prefix)?;
+        self.place = if self.may_pack && pack::pays(&held) {
+            let mut encoder = Encoder::new(temp, pack::LEVEL)?;
+            encoder.write_all(&held)?;
+            Place::Packed(Box::new(encoder))
+        } else {
+            temp.write_all(&held)?;
+            Place::File(temp)
+        };
+        Ok(())
     }
 }
 
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = match self.place_for(bytes.len())? {
+        // Held until there is enough of it to tell whether packing pays.
+        let hold = self.inline_limit.max(if self.may_pack { pack::SAMPLE_BYTES } else { 0 });
+        if matches!(&self.place, Place::Memory(held) if held.len() == hold && !bytes.is_empty()) {
+            self.move_to_file()?;
+        }
+        let written = match &mut self.place {
             Place::Memory(held) => {
-                held.extend_from_slice(bytes);
-                bytes.len()
+                let room = bytes.len().min(hold - held.len());
+                held.extend_from_slice(&bytes[..room]);
+                room
             }
-            Place::File(temp) => {
-                temp.file.write(bytes).map_err(|error| during("write", &temp.path, &error))?
-            }
+            Place::File(temp) => temp.write(bytes)?,
+            Place::Packed(encoder) => encoder.write(bytes)?,
         };
         self.hasher.update(&bytes[..written]);
         self.len += written as u64;
@@ -110,7 +136,7 @@ impl Write for Sink {
 }
 
 /// A file that is removed when dropped before it is finished.
-struct TempFile {
+pub(crate) struct TempFile {
     file: File,
     path: PathBuf,
     name: String,
@@ -118,7 +144,7 @@ struct TempFile {
 }
 
 impl TempFile {
-    fn create(dir: &Path, prefix: &str) -> io::Result<TempFile> {
+    pub fn create(dir: &Path, prefix: &str) -> io::Result<TempFile> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         loop {
             let name = format!("{prefix}.{}-{}", std::process::id(), COUNTER.fetch_add(1, Relaxed));
@@ -135,13 +161,23 @@ impl TempFile {
         }
     }
 
-    fn finish(mut self) -> io::Result<String> {
+    /// Its name, when it is on the disk and read-only.
+    pub fn finish(mut self) -> io::Result<String> {
         self.file.sync_data().map_err(|error| during("sync", &self.path, &error))?;
-        let read_only = Permissions::from_mode(0o444);
-        let protected = self.file.set_permissions(read_only);
+        let protected = self.file.set_permissions(Permissions::from_mode(0o444));
         protected.map_err(|error| during("make read-only", &self.path, &error))?;
         self.finished = true;
         Ok(std::mem::take(&mut self.name))
+    }
+}
+
+impl Write for TempFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes).map_err(|error| during("write", &self.path, &error))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -171,7 +207,7 @@ mod tests {
     #[test]
     fn up_to_the_limit_it_stays_in_memory() {
         let dir = tempfile::tempdir().unwrap();
-        let mut sink = Sink::new(dir.path(), "t", 6);
+        let mut sink = Sink::new(dir.path(), "t", 6, false);
         sink.write_all(b"abc").unwrap();
         sink.write_all(b"def").unwrap();
         let digest = Digest::of(b"abcdef");
@@ -182,11 +218,11 @@ mod tests {
     #[test]
     fn past_the_limit_it_is_a_read_only_file() {
         let dir = tempfile::tempdir().unwrap();
-        let mut sink = Sink::new(dir.path(), "7-1", 6);
+        let mut sink = Sink::new(dir.path(), "7-1", 6, false);
         for part in ["abc", "defg", "", "h"] {
             sink.write_all(part.as_bytes()).unwrap();
         }
-        let Body::File { name, len, digest } = sink.finish().unwrap() else {
+        let Body::File { name, len, digest, packed: false } = sink.finish().unwrap() else {
             panic!("eight bytes were kept in six");
         };
         assert!(name.starts_with("7-1"), "{name}");
@@ -199,7 +235,7 @@ mod tests {
     #[test]
     fn an_unfinished_file_is_private_and_goes_away() {
         let dir = tempfile::tempdir().unwrap();
-        let mut sink = Sink::new(dir.path(), "t", 0);
+        let mut sink = Sink::new(dir.path(), "t", 0, false);
         sink.write_all(b"x").unwrap();
         let path = dir.path().join(&names(dir.path())[0]);
         assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o7777, 0o600);
@@ -210,7 +246,7 @@ mod tests {
     #[test]
     fn two_sinks_of_one_prefix_do_not_meet() {
         let dir = tempfile::tempdir().unwrap();
-        let mut sinks = [0, 1].map(|_| Sink::new(dir.path(), "t", 0));
+        let mut sinks = [0, 1].map(|_| Sink::new(dir.path(), "t", 0, false));
         for (sink, text) in sinks.iter_mut().zip(["one", "two"]) {
             sink.write_all(text.as_bytes()).unwrap();
         }
@@ -224,7 +260,7 @@ mod tests {
     fn an_error_names_the_verb_and_the_path_and_keeps_its_kind() {
         let dir = tempfile::tempdir().unwrap();
         let missing = dir.path().join("missing");
-        let error = Sink::new(&missing, "t", 0).write_all(b"x").unwrap_err();
+        let error = Sink::new(&missing, "t", 0, false).write_all(b"x").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
         let start = format!("create {}/t.", missing.display());
         assert!(error.to_string().starts_with(&start), "{error}");

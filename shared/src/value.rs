@@ -24,6 +24,15 @@ impl Kind {
         }
     }
 
+    /// Its name in lists and exports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Json => "json",
+            Kind::Bytes => "bytes",
+            Kind::Text => "text",
+        }
+    }
+
     /// The kind that [`Kind::code`] numbered.
     pub fn from_code(code: u8) -> Option<Kind> {
         match code {
@@ -44,8 +53,10 @@ pub enum Body {
     File {
         /// Its name in `tmp/`.
         name: String,
-        /// Its length in bytes.
+        /// Length of the value in bytes.
         len: u64,
+        /// Whether the file holds it packed.
+        packed: bool,
     },
 }
 

@@ -1,12 +1,17 @@
 //! What every worker finds in its memory at birth: the run's settings and the mapped artifacts. Made
 //! by the zygote, once, and never changed or freed.
 
+use std::error::Error;
+use std::ffi::OsStr;
 use std::fs::File;
+use std::ops::Deref;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
-use forkyard_shared::artifact::{ArtifactError, Layout, Matrix, Records};
+use forkyard_shared::artifact::{ArtifactError, Layout, Matrix, Records, index_jsonl, read_npy};
 use forkyard_shared::ids::ArtifactId;
-use forkyard_shared::mapping::Mapping;
+use forkyard_shared::mapping::{self, Mapping};
 use forkyard_shared::protocol::{ArtifactSetup, Setup};
 use forkyard_shared::sys;
 
@@ -23,40 +28,79 @@ pub(crate) struct Attached {
 pub(crate) struct Artifact {
     pub setup: ArtifactSetup,
     file: File,
-    bytes: &'static [u8],
-    table: &'static [u8],
+    bytes: Map,
+    table: Map,
+}
+
+/// A mapping: one that was made before the fork stays for as long as any process does.
+enum Map {
+    Forever(&'static [u8]),
+    Owned(Mapping),
+}
+
+impl Deref for Map {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Map::Forever(bytes) => bytes,
+            Map::Owned(mapping) => mapping,
+        }
+    }
 }
 
 impl Artifact {
-    /// Maps an artifact and brings it into memory.
+    /// Maps an artifact of the run and brings it into memory.
     pub fn map(setup: ArtifactSetup, file: OwnedFd, table: Option<OwnedFd>) -> std::io::Result<Artifact> {
-        let map = |file: &File| -> std::io::Result<&'static [u8]> {
+        let map = |file: &File| -> std::io::Result<Map> {
             let mapping: &'static Mapping = Box::leak(Box::new(Mapping::of(file)?));
             mapping.populate();
-            Ok(mapping)
+            Ok(Map::Forever(mapping))
         };
         let file = File::from(file);
         let bytes = map(&file)?;
-        let table = table.map_or(Ok(&[][..]), |table| map(&File::from(table)))?;
+        let table = table.map_or(Ok(Map::Forever(&[])), |table| map(&File::from(table)))?;
         Ok(Artifact { setup, file, bytes, table })
     }
 
+    /// Maps the result of node `name`, which lies at `path`; its first bytes tell its format.
+    ///
+    /// # Errors
+    /// When it cannot be mapped, or is not what it starts like.
+    pub fn of_result(name: &str, path: &str, file: File) -> Result<Artifact, Box<dyn Error + Send + Sync>> {
+        let len = file.metadata()?.len();
+        let mut start = [0; 6];
+        let read = file.read_at(&mut start, 0)?;
+        let (layout, table) = match &start[..read] {
+            b"\x93NUMPY" => (Layout::Npy(read_npy(&file, len)?), None),
+            [b'{', ..] => {
+                let (table, layout) = index_jsonl(&file, len, "id")?;
+                let table = Mapping::of(&mapping::sealed_copy("forkyard-table", &table[..])?)?;
+                (Layout::Jsonl(layout), Some(table))
+            }
+            _ => (Layout::Raw, None),
+        };
+        let setup = ArtifactSetup { name: name.into(), path: path.into(), pinned: true, layout };
+        let bytes = if len == 0 { Map::Forever(&[]) } else { Map::Owned(Mapping::of(&file)?) };
+        Ok(Artifact { setup, file, bytes, table: table.map_or(Map::Forever(&[]), Map::Owned) })
+    }
+
     /// All its bytes.
-    pub fn bytes(&self) -> &'static [u8] {
-        self.bytes
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// The matrix that it is, if it is one.
     pub fn matrix(&self) -> Option<Result<Matrix<'_>, ArtifactError>> {
         match &self.setup.layout {
-            Layout::Npy(shape) => Some(Matrix::new(shape, self.bytes)),
+            Layout::Npy(shape) => Some(Matrix::new(shape, &self.bytes)),
             _ => None,
         }
     }
 
     /// The records that it holds, if it holds any.
-    pub fn records(&self) -> Option<Result<Records<'static>, ArtifactError>> {
-        matches!(self.setup.layout, Layout::Jsonl(_)).then(|| Records::new(self.bytes, self.table))
+    pub fn records(&self) -> Option<Result<Records<'_>, ArtifactError>> {
+        matches!(self.setup.layout, Layout::Jsonl(_)).then(|| Records::new(&self.bytes, &self.table))
     }
 
     /// A path under which a command finds the same bytes, for as long as this process lives: the file that is
@@ -64,12 +108,26 @@ impl Artifact {
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
     }
+
+    /// The suffix by which programs tell what it is.
+    pub fn suffix(&self) -> &OsStr {
+        let format = match self.setup.layout {
+            Layout::Raw => "",
+            Layout::Npy(_) => "npy",
+            Layout::Jsonl(_) => "jsonl",
+        };
+        Path::new(&self.setup.path).extension().unwrap_or(OsStr::new(format))
+    }
 }
 
 impl Attached {
     /// Turns a SIGBUS in any of the mappings into a mark on its artifact.
     pub fn guard(&self) -> std::io::Result<()> {
-        sys::guard_mappings(&self.artifacts.iter().map(|a| a.bytes).collect::<Vec<_>>())
+        let shared = |artifact: &Artifact| match artifact.bytes {
+            Map::Forever(bytes) => bytes,
+            Map::Owned(_) => &[],
+        };
+        sys::guard_mappings(&self.artifacts.iter().map(shared).collect::<Vec<_>>())
     }
 
     /// An artifact of which a part vanished, among those that a task names.

@@ -63,7 +63,9 @@ impl Output {
     pub fn written(kind: Kind, body: Written) -> Output {
         Output::of(match body {
             Written::Inline { bytes, digest } => Value { kind, digest, body: Body::Inline(bytes) },
-            Written::File { name, len, digest } => Value { kind, digest, body: Body::File { name, len } },
+            Written::File { name, len, digest, packed } => {
+                Value { kind, digest, body: Body::File { name, len, packed } }
+            }
         })
     }
 
@@ -104,7 +106,14 @@ impl Failed {
 
 impl<E: std::error::Error + 'static> From<E> for Failed {
     fn from(error: E) -> Failed {
-        let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+        Failed::of(&error)
+    }
+}
+
+impl Failed {
+    /// The failure that an error is: one of the disk, if it is full.
+    pub(crate) fn of(error: &(dyn std::error::Error + 'static)) -> Failed {
+        let causes = std::iter::successors(Some(error), |error| error.source());
         let full = causes.filter_map(|error| error.downcast_ref::<std::io::Error>()).any(|error| {
             matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
         });

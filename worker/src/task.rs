@@ -1,15 +1,18 @@
 //! What an op sees of its task: parameters, artifacts, earlier results, and a place for a large one.
 
 use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use forkyard_shared::artifact::{Matrix, Records};
-use forkyard_shared::digest::{Digest, Hasher};
+use forkyard_shared::blob::{self, BlobError};
+use forkyard_shared::digest::Digest;
 use forkyard_shared::ids::NodeId;
+use forkyard_shared::mapping;
 use forkyard_shared::protocol::{self, Cause, Param};
 use forkyard_shared::sink::Sink;
 use forkyard_shared::value::{INLINE_MAX_BYTES, Kind};
+use hashlink::LruCache;
 use serde::de::DeserializeOwned;
 
 use crate::attach::{Artifact, Attached};
@@ -19,11 +22,56 @@ use crate::op::Failed;
 pub struct Task<'a> {
     message: &'a protocol::Task,
     attached: &'a Attached,
+    /// Results of other nodes that are artifacts of this one.
+    results: Vec<Rc<Artifact>>,
 }
 
+/// Results that were mapped as artifacts, because the next task may need them too.
+pub(crate) type MappedResults = LruCache<Digest, Rc<Artifact>>;
+
 impl<'a> Task<'a> {
-    pub(crate) fn new(message: &'a protocol::Task, attached: &'a Attached) -> Task<'a> {
-        Task { message, attached }
+    pub(crate) fn new(
+        message: &'a protocol::Task,
+        attached: &'a Attached,
+        mapped: &mut MappedResults,
+    ) -> Result<Task<'a>, Failed> {
+        let mut task = Task { message, attached, results: Vec::new() };
+        for (name, value) in &message.artifact_results {
+            let result = task.map_result(name, value, mapped)?;
+            task.results.push(result);
+        }
+        Ok(task)
+    }
+
+    fn map_result(
+        &self,
+        name: &str,
+        value: &Param,
+        mapped: &mut MappedResults,
+    ) -> Result<Rc<Artifact>, Failed> {
+        let digest = match value {
+            Param::Blob { digest, .. } => *digest,
+            small => Digest::of(&self.read(small)?),
+        };
+        if let Some(known) = mapped.get(&digest).filter(|known| known.setup.name == name) {
+            return Ok(known.clone());
+        }
+        let (path, file) = match value {
+            Param::Blob { digest, .. } => {
+                let path = self.verified_blob(*digest)?;
+                let file = File::open(&path)?;
+                (path.display().to_string(), file)
+            }
+            small => {
+                let file = mapping::sealed_copy("forkyard-result", &self.read(small)?[..])?;
+                (format!("result of {name}"), file)
+            }
+        };
+        let artifact = Artifact::of_result(name, &path, file)
+            .map_err(|error| Failed::new(format!("the result of {name} as an artifact: {error}")))?;
+        let artifact = Rc::new(artifact);
+        mapped.insert(digest, artifact.clone());
+        Ok(artifact)
     }
 
     /// The node's number in the manifest's order.
@@ -72,7 +120,7 @@ impl<'a> Task<'a> {
     ///
     /// # Errors
     /// When the artifact is not a matrix.
-    pub fn matrix(&self) -> Result<Matrix<'a>, Failed> {
+    pub fn matrix(&self) -> Result<Matrix<'_>, Failed> {
         let artifact = self.artifact()?;
         Ok(artifact.matrix().ok_or_else(|| wrong_format(artifact, "a matrix (.npy)"))??)
     }
@@ -81,7 +129,7 @@ impl<'a> Task<'a> {
     ///
     /// # Errors
     /// When the artifact has no records.
-    pub fn records(&self) -> Result<Records<'a>, Failed> {
+    pub fn records(&self) -> Result<Records<'_>, Failed> {
         let artifact = self.artifact()?;
         Ok(artifact.records().ok_or_else(|| wrong_format(artifact, "records (.jsonl)"))??)
     }
@@ -90,17 +138,17 @@ impl<'a> Task<'a> {
     ///
     /// # Errors
     /// When the task names none.
-    pub fn artifact_bytes(&self) -> Result<&'a [u8], Failed> {
+    pub fn artifact_bytes(&self) -> Result<&[u8], Failed> {
         Ok(self.artifact()?.bytes())
     }
 
-    pub(crate) fn artifact(&self) -> Result<&'a Artifact, Failed> {
+    pub(crate) fn artifact(&self) -> Result<&Artifact, Failed> {
         self.artifacts().next().ok_or_else(|| Failed::new("the node names no artifact"))
     }
 
-    pub(crate) fn artifacts(&self) -> impl Iterator<Item = &'a Artifact> {
-        let attached = self.attached;
-        self.message.artifacts.iter().map(|id| &attached.artifacts[id.index()])
+    pub(crate) fn artifacts(&self) -> impl Iterator<Item = &Artifact> {
+        let named = self.message.artifacts.iter().map(|id| &self.attached.artifacts[id.index()]);
+        named.chain(self.results.iter().map(Rc::as_ref))
     }
 
     pub(crate) fn raw(&self, name: &str) -> Option<&'a Param> {
@@ -119,38 +167,29 @@ impl<'a> Task<'a> {
         match param {
             Param::Json(text) => Ok(text.clone().into_bytes()),
             Param::Inline(_, bytes) => Ok(bytes.clone()),
-            Param::Blob { digest, len, .. } => {
-                let path = self.blob_path(*digest);
-                let bytes = std::fs::read(&path).map_err(|error| unreadable(&path, *digest, error))?;
-                if bytes.len() as u64 != *len || Digest::of(&bytes) != *digest {
-                    return Err(damaged(&path, *digest));
-                }
-                Ok(bytes)
+            Param::Blob { digest, .. } => {
+                blob::read(self.blobs_dir(), *digest).map_err(|error| missing(*digest, &error))
             }
         }
     }
 
-    /// A blob's path, once its bytes have been read and agree with its name.
+    /// The file of a blob, once its bytes have been read and agree with its name.
     pub(crate) fn verified_blob(&self, digest: Digest) -> Result<PathBuf, Failed> {
-        let path = self.blob_path(digest);
-        let mut file = File::open(&path).map_err(|error| unreadable(&path, digest, error))?;
-        let (mut hasher, mut buffer) = (Hasher::new(), vec![0; 256 << 10]);
-        loop {
-            match file.read(&mut buffer).map_err(|error| unreadable(&path, digest, error))? {
-                0 => break,
-                n => hasher.update(&buffer[..n]),
-            }
-        }
-        if hasher.finish() == digest { Ok(path) } else { Err(damaged(&path, digest)) }
+        blob::plain(self.blobs_dir(), self.tmp_dir(), digest).map_err(|error| missing(digest, &error))
     }
 
-    fn blob_path(&self, digest: Digest) -> PathBuf {
-        forkyard_shared::blob::blob_path(Path::new(&self.attached.setup.blobs_dir), digest)
+    fn blobs_dir(&self) -> &'a Path {
+        Path::new(&self.attached.setup.blobs_dir)
     }
 
     /// A place to write a result of any size.
     pub(crate) fn sink(&self) -> Sink {
-        Sink::new(self.tmp_dir(), &self.tmp_name(), INLINE_MAX_BYTES)
+        Sink::new(self.tmp_dir(), &self.tmp_name(), INLINE_MAX_BYTES, !self.message.plain)
+    }
+
+    /// The same, where what is written is to be read as it is.
+    pub(crate) fn plain_sink(&self) -> Sink {
+        Sink::new(self.tmp_dir(), &self.tmp_name(), INLINE_MAX_BYTES, false)
     }
 
     pub(crate) fn tmp_dir(&self) -> &'a Path {
@@ -172,11 +211,9 @@ fn wrong_format(artifact: &Artifact, wanted: &str) -> Failed {
     Failed::new(format!("artifact \"{}\" ({}) is not {wanted}", setup.name, setup.path))
 }
 
-fn unreadable(path: &Path, digest: Digest, error: std::io::Error) -> Failed {
-    Failed::new(format!("read blob {}: {error}", path.display())).because(Cause::Blob(digest))
-}
-
-fn damaged(path: &Path, digest: Digest) -> Failed {
-    let text = format!("blob {} is damaged: its bytes do not match its name", path.display());
-    Failed::new(text).because(Cause::Blob(digest))
+fn missing(digest: Digest, error: &BlobError) -> Failed {
+    match error {
+        BlobError::Write(error) => Failed::of(error),
+        _ => Failed::new(error.to_string()).because(Cause::Blob(digest)),
+    }
 }

@@ -21,7 +21,7 @@ use crate::attach::Attached;
 use crate::op::{Failed, Output};
 use crate::reap;
 use crate::registry::Ops;
-use crate::task::Task;
+use crate::task::{MappedResults, Task};
 
 /// How long a worker looks for its next batch before it sleeps. Waking a sleeper costs some 50 us,
 /// looking costs a core: this much is worth it while batches follow each other closely.
@@ -30,11 +30,15 @@ const SPIN: Duration = Duration::from_micros(30);
 /// A completion whose task took longer than this is reported at once: others may wait for it.
 const REPORT_AT_ONCE_NS: u64 = 100_000;
 
+/// Results of other nodes that stay mapped as artifacts.
+const MAPPED_RESULTS_MAX: usize = 16;
+
 pub(crate) struct Worker<'a> {
     id: WorkerId,
     ops: &'a Ops,
     attached: &'a Attached,
     pulse: PulsePage,
+    mapped: MappedResults,
     outbox: &'a IpcSender<Frame>,
     pending: Vec<Completion>,
     pending_bytes: usize,
@@ -48,7 +52,8 @@ impl<'a> Worker<'a> {
         outbox: &'a IpcSender<Frame>,
     ) -> std::io::Result<Worker<'a>> {
         let pulse = PulsePage::map(&attached.pulses, id.index())?;
-        Ok(Worker { id, ops, attached, pulse, outbox, pending: Vec::new(), pending_bytes: 0 })
+        let mapped = MappedResults::new(MAPPED_RESULTS_MAX);
+        Ok(Worker { id, ops, attached, pulse, mapped, outbox, pending: Vec::new(), pending_bytes: 0 })
     }
 
     /// Serves until it is ended from outside, or the coordinator is gone, which the zygote will act on.
@@ -115,8 +120,13 @@ impl<'a> Worker<'a> {
         self.outbox.send(frame)
     }
 
-    fn attempt(&self, message: &Message) -> (Result<Value, Failure>, Vec<u8>) {
-        let task = Task::new(message, self.attached);
+    fn attempt(&mut self, message: &Message) -> (Result<Value, Failure>, Vec<u8>) {
+        let task = match Task::new(message, self.attached, &mut self.mapped) {
+            Ok(task) => task,
+            Err(failed) => {
+                return (Err(Failure { message: failed.message, cause: failed.cause }), failed.log);
+            }
+        };
         let op = self.ops.get(message.op);
         let mut result = catch_unwind(AssertUnwindSafe(|| op.run(&task)))
             .unwrap_or_else(|panic| Err(Failed::new(format!("the op panicked: {}", panic_text(&*panic)))));
@@ -128,7 +138,7 @@ impl<'a> Worker<'a> {
             );
             result = Err(Failed::new(text).because(Cause::Artifact(id)));
         }
-        let (outcome, mut log) = match result.and_then(|output| self.outsized(&task, output)) {
+        let (outcome, mut log) = match result.and_then(|output| outsized(&task, output)) {
             Ok(output) => (Ok(output.value), output.log),
             Err(failed) => {
                 let mut message = failed.message;
@@ -139,17 +149,17 @@ impl<'a> Worker<'a> {
         log.truncate(LOG_MAX_BYTES);
         (outcome, log)
     }
+}
 
-    /// Moves an inline value that is too long for a message into a file.
-    fn outsized(&self, task: &Task, output: Output) -> Result<Output, Failed> {
-        match &output.value.body {
-            Body::Inline(bytes) if bytes.len() > INLINE_MAX_BYTES => {
-                let mut sink = task.sink();
-                std::io::Write::write_all(&mut sink, bytes)?;
-                Ok(Output::written(output.value.kind, sink.finish()?).with_log(output.log))
-            }
-            _ => Ok(output),
+/// Moves an inline value that is too long for a message into a file.
+fn outsized(task: &Task, output: Output) -> Result<Output, Failed> {
+    match &output.value.body {
+        Body::Inline(bytes) if bytes.len() > INLINE_MAX_BYTES => {
+            let mut sink = task.sink();
+            std::io::Write::write_all(&mut sink, bytes)?;
+            Ok(Output::written(output.value.kind, sink.finish()?).with_log(output.log))
         }
+        _ => Ok(output),
     }
 }
 

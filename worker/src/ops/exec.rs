@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,9 @@ use crate::op::{Failed, Op, Output};
 use crate::params::{ParamKind, ParamSpec, Signature};
 use crate::reap;
 use crate::task::Task;
+
+/// How much of an output file is copied at a time.
+const COPY_BYTES: usize = 256 << 10;
 
 pub(super) struct Exec;
 
@@ -52,7 +55,8 @@ fn run_in(task: &Task, scratch: &Path) -> Result<Output, Failed> {
     let command = Command { argv: &argv, cwd: &cwd, env: &env, stdin: stdin(task)? };
     let output = task.optional::<String>("output")?.unwrap_or_else(|| "text".into());
 
-    let mut stdout = task.sink();
+    // JSON is read again here; all else is the result itself.
+    let mut stdout = if output == "json" { task.plain_sink() } else { task.sink() };
     let finished = command::run(command, &mut stdout, LOG_MAX_BYTES)?;
     let result = if finished.status.success() {
         collect(task, &output, stdout, scratch)
@@ -93,9 +97,7 @@ fn environment(task: &Task, scratch: &Path) -> Result<Vec<(OsString, OsString)>,
     }
     for artifact in task.artifacts() {
         let variable = declare(&mut env, "FORKYARD_ARTIFACT_", &artifact.setup.name)?;
-        // Under the suffix of its own name, by which many programs tell what a file is.
-        let suffix = Path::new(&artifact.setup.path).extension();
-        let link = scratch.join(&variable).with_extension(suffix.unwrap_or_default());
+        let link = scratch.join(&variable).with_extension(artifact.suffix());
         symlink(artifact.path(), &link)?;
         env.insert(variable, link.into());
     }
@@ -164,8 +166,9 @@ fn collect(task: &Task, output: &str, stdout: Sink, scratch: &Path) -> Result<Ou
             let mut file = open_inside(scratch, name).map_err(|why| {
                 Failed::new(format!("output = \"{name}\" names a file in $FORKYARD_SCRATCH, but {why}"))
             })?;
-            let mut sink = task.sink();
+            let mut sink = BufWriter::with_capacity(COPY_BYTES, task.sink());
             std::io::copy(&mut file, &mut sink)?;
+            let sink = sink.into_inner().map_err(|error| error.into_error())?;
             Ok(Output::written(Kind::Bytes, sink.finish()?))
         }
     }

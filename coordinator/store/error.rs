@@ -1,0 +1,74 @@
+//! What can be wrong with a store.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use forkyard_shared::blob::BlobError;
+
+use super::lock::LockError;
+
+/// Why a store cannot be used.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// There is no store here.
+    Missing(PathBuf),
+    /// The lock cannot be had.
+    Lock(PathBuf, LockError),
+    /// It was made by a later version of Forkyard.
+    Newer(PathBuf, u64),
+    /// A file or directory of it cannot be used.
+    Io(String, io::Error),
+    /// The database cannot be used.
+    Database(PathBuf, rusqlite::Error),
+    /// Bytes do not match their digest.
+    Damaged(String),
+    /// Whoever wanted a value does not take it.
+    Output(io::Error),
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            StoreError::Missing(dir) => write!(
+                f,
+                "there is no store at {}: `forkyard run` makes one, `--store DIR` names another",
+                dir.display()
+            ),
+            StoreError::Lock(dir, error) => write!(f, "store {}: {error}", dir.display()),
+            StoreError::Newer(dir, format) => write!(
+                f,
+                "store {} has format {format}, this forkyard knows format 1: use the forkyard that made it",
+                dir.display()
+            ),
+            StoreError::Io(what, error) => write!(f, "{what}: {error}"),
+            StoreError::Database(path, error) => write!(f, "database {}: {error}", path.display()),
+            StoreError::Damaged(what) => f.write_str(what),
+            StoreError::Output(error) => write!(f, "write a value: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            StoreError::Io(_, error) | StoreError::Output(error) => Some(error),
+            StoreError::Database(_, error) => Some(error),
+            StoreError::Lock(_, error) => Some(error),
+            StoreError::Missing(_) | StoreError::Newer(..) | StoreError::Damaged(_) => None,
+        }
+    }
+}
+
+impl From<BlobError> for StoreError {
+    fn from(error: BlobError) -> StoreError {
+        match error {
+            BlobError::Unreadable { path, error } => {
+                StoreError::Io(format!("read blob {}", path.display()), error)
+            }
+            BlobError::Write(error) => StoreError::Output(error),
+            damaged @ BlobError::Damaged { .. } => StoreError::Damaged(damaged.to_string()),
+        }
+    }
+}

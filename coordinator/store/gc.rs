@@ -1,0 +1,140 @@
+//! `forkyard store gc`: forgets old runs, and every result and value that no kept run names. Runs go first,
+//! then results, then values: whoever is killed in between leaves nothing that names what is gone, and the next
+//! gc goes on.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::time::{Duration, SystemTime};
+
+use forkyard_shared::blob::{blob_path, packed_path};
+use forkyard_shared::digest::Digest;
+
+use super::census::{Census, named_results};
+use super::dir::StoreDir;
+use super::error::StoreError;
+use super::reader::Reader;
+use super::record::Place;
+use super::runs::{RunDir, list_runs};
+use super::verify::blob_digests;
+
+/// What is to be kept. A run must pass every limit that is given.
+pub(crate) struct Keep {
+    /// So many of the newest runs.
+    pub runs: Option<usize>,
+    /// Runs that started less than this ago.
+    pub younger_than: Option<Duration>,
+    /// The newest runs whose values fit this size together.
+    pub bytes: Option<u64>,
+}
+
+/// What goes.
+pub(crate) struct Plan {
+    /// The oldest run that stays.
+    first_kept: u64,
+    /// Runs that go.
+    pub runs: Vec<RunDir>,
+    /// Results that go.
+    pub results: Vec<Digest>,
+    /// Bytes of values that go.
+    pub bytes: u64,
+    census: Census,
+    reader: Reader,
+}
+
+/// Finds out what goes; changes nothing.
+pub(crate) fn plan(dir: &StoreDir, keep: &Keep) -> Result<Plan, StoreError> {
+    let reader = Reader::look(dir, 0)?;
+    let census = Census::take(&reader)?;
+    let runs = list_runs(&dir.path);
+    let named = named_results(dir);
+    // A run that was killed may have made a result durable that its journal does not name.
+    let newest = |key: &Digest, made: u64| named.get(key).map_or(made, |named| named.run.max(made));
+    let mut first_kept = runs.last().map_or(1, |run| run.id + 1);
+    let values = values_by_newest_run(&census, newest);
+    let (mut bytes, now) = (0u64, SystemTime::now());
+    for (count, run) in runs.iter().rev().enumerate() {
+        bytes += values.get(&run.id).copied().unwrap_or(0);
+        let started = run.header().map(|header| SystemTime::UNIX_EPOCH + Duration::from_secs(header.started));
+        let age = started.map_or(Duration::MAX, |started| now.duration_since(started).unwrap_or_default());
+        if keep.runs.is_some_and(|most| count >= most)
+            || keep.younger_than.is_some_and(|limit| age > limit)
+            || keep.bytes.is_some_and(|most| bytes > most)
+        {
+            break;
+        }
+        first_kept = run.id;
+    }
+    let dead = census.results.iter().filter(|(key, record)| newest(key, record.run) < first_kept);
+    let results: Vec<Digest> = dead.map(|(key, _)| *key).collect();
+    let live: HashSet<Digest> = {
+        let gone: HashSet<&Digest> = results.iter().collect();
+        census
+            .results
+            .iter()
+            .filter(|(key, _)| !gone.contains(key))
+            .map(|(_, record)| record.digest)
+            .collect()
+    };
+    let mut counted = HashSet::new();
+    let freed = results
+        .iter()
+        .map(|key| &census.results[key])
+        .filter(|record| !live.contains(&record.digest) && counted.insert(record.digest));
+    let bytes = freed.map(|record| record.len).sum();
+    let runs = runs.into_iter().filter(|run| run.id < first_kept).collect();
+    Ok(Plan { first_kept, runs, results, bytes, census, reader })
+}
+
+/// Bytes of values by the newest run that names them.
+fn values_by_newest_run(census: &Census, newest: impl Fn(&Digest, u64) -> u64) -> HashMap<u64, u64> {
+    let mut value_runs: HashMap<Digest, (u64, u64)> = HashMap::new();
+    for (key, record) in &census.results {
+        let run = newest(key, record.run);
+        let entry = value_runs.entry(record.digest).or_insert((run, record.len));
+        entry.0 = entry.0.max(run);
+    }
+    let mut by_run = HashMap::new();
+    value_runs.into_values().for_each(|(run, len)| *by_run.entry(run).or_insert(0) += len);
+    by_run
+}
+
+impl Plan {
+    /// Removes what goes. The caller holds the store's lock.
+    pub fn carry_out(mut self, dir: &StoreDir) -> Result<(), StoreError> {
+        for run in &self.runs {
+            fs::remove_dir_all(&run.path)
+                .map_err(|error| StoreError::Io(format!("remove {}", run.path.display()), error))?;
+        }
+        // Damaged results are nobody's.
+        self.results.extend(self.census.damaged.keys());
+        self.reader.backend.forget(&self.results)?;
+        self.results.iter().for_each(|key| drop(self.census.results.remove(key)));
+
+        let kept = || self.census.results.values();
+        let rows: Vec<(i64, u64)> = kept()
+            .filter_map(
+                |record| if let Place::Row(first) = record.place { Some((first, record.len)) } else { None },
+            )
+            .collect();
+        let files: HashSet<Digest> =
+            kept().filter(|record| record.place == Place::File).map(|record| record.digest).collect();
+        self.reader.backend.sweep(&rows)?;
+        for digest in blob_digests(dir) {
+            let (plain, packed) =
+                (blob_path(&dir.blobs_dir(), digest), packed_path(&dir.blobs_dir(), digest));
+            if !files.contains(&digest) {
+                fs::remove_file(&plain).ok();
+                fs::remove_file(&packed).ok();
+            } else if plain.exists() {
+                fs::remove_file(&packed).ok();
+            }
+        }
+        fs::remove_dir_all(dir.quarantine_dir()).ok();
+        Ok(())
+    }
+
+    /// The number of the oldest run that stays, if one does.
+    pub fn first_kept(&self) -> u64 {
+        self.first_kept
+    }
+}

@@ -1,0 +1,481 @@
+//! The layouts with a database, `store.db`. Results are appended to `log`, which has no keyed index, because a
+//! big random B-tree takes a tenth of the rows a second; from time to time the log is folded into `results` in
+//! key order. Values never move: only their index is made by folding.
+//!
+//! A tiny value stands in the row of its result, a larger one in rows of `blobs`: one, or several in a row for
+//! each [`CHUNK_BYTES`]. Where large values are files, they are named by digest.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use forkyard_shared::blob::blob_path;
+use forkyard_shared::digest::{Digest, Hasher};
+use forkyard_shared::pack;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+
+use super::backend::{Backend, Found, NewResult, NewValue};
+use super::dir::StoreDir;
+use super::error::StoreError;
+use super::format::Layout;
+use super::index::Index;
+use super::record::{Place, Record};
+
+/// "Fork" in ASCII: what `file` says of the database.
+const APPLICATION_ID: i64 = 0x466f_726b;
+
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS log (seq INTEGER PRIMARY KEY, key BLOB NOT NULL, record BLOB NOT NULL);
+    CREATE TABLE IF NOT EXISTS results (key BLOB PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS blobs (id INTEGER PRIMARY KEY, digest BLOB, packed INTEGER NOT NULL, bytes BLOB NOT NULL);
+    CREATE TABLE IF NOT EXISTS blob_index (digest BLOB PRIMARY KEY, id INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS folded (blobs INTEGER NOT NULL, results INTEGER NOT NULL);
+    INSERT INTO folded SELECT 0, 0 WHERE NOT EXISTS (SELECT 1 FROM folded);
+";
+
+/// Values up to this size stand in the row of their result.
+const TINY_MAX_BYTES: usize = 256;
+
+/// The most that one row holds of a value: what is in memory while a large one is copied.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Rows folded in one transaction, which is given up when there is something to commit.
+const FOLD_ROWS: i64 = 5_000;
+
+/// A log longer than this is folded at once.
+const FOLD_EARLY: u64 = 200_000;
+
+/// The database of one store.
+pub(super) struct Sqlite {
+    connection: Connection,
+    path: PathBuf,
+    /// Where values that come as files are.
+    files: PathBuf,
+    /// Whether those files are the blobs, and not copies of rows.
+    large_in_files: bool,
+    /// What was learnt.
+    index: Index,
+    /// Whether that is everything.
+    complete: bool,
+    /// What the database was like then.
+    seen: Option<(i64, i64)>,
+    /// Values of earlier runs that are not in the database's index yet; known when the first one is written.
+    unindexed: Option<HashMap<Digest, i64>>,
+    /// Values that this run has written or compared.
+    own: HashMap<Digest, i64>,
+}
+
+impl Sqlite {
+    /// Makes the database.
+    pub fn create(dir: &StoreDir) -> Result<(), StoreError> {
+        let path = dir.database_path();
+        let make = || {
+            let connection = Connection::open(&path)?;
+            connection.pragma_update(None, "journal_mode", "WAL")?;
+            connection
+                .execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; COMMIT;"))
+        };
+        make().map_err(|error| StoreError::Database(path.clone(), error))
+    }
+
+    pub fn open(dir: &StoreDir, layout: Layout) -> Result<Sqlite, StoreError> {
+        let path = dir.database_path();
+        let connection = connect(&path).map_err(|error| StoreError::Database(path.clone(), error))?;
+        Ok(Sqlite {
+            connection,
+            path,
+            files: dir.worker_blobs_dir(layout),
+            large_in_files: layout == Layout::Hybrid,
+            index: Index::default(),
+            complete: false,
+            seen: None,
+            unindexed: None,
+            own: HashMap::new(),
+        })
+    }
+
+    fn error(&self, error: rusqlite::Error) -> StoreError {
+        StoreError::Database(self.path.clone(), error)
+    }
+
+    /// At most how many results are folded: one that replaced another counts twice.
+    fn folded_count(&self) -> rusqlite::Result<u64> {
+        self.number("SELECT results FROM folded").map(|n| n as u64)
+    }
+
+    /// How many are not, at the most. Does not count them.
+    fn unfolded_count(&self) -> rusqlite::Result<u64> {
+        self.number("SELECT coalesce(1 + (SELECT max(seq) FROM log) - (SELECT min(seq) FROM log), 0)")
+            .map(|n| n as u64)
+    }
+
+    fn number(&self, query: &str) -> rusqlite::Result<i64> {
+        self.connection.query_row(query, [], |row| row.get(0))
+    }
+
+    /// Two numbers of which one grows with every change of the results.
+    fn state(&self) -> rusqlite::Result<(i64, i64)> {
+        let state = "SELECT (SELECT results FROM folded), (SELECT coalesce(max(seq), 0) FROM log)";
+        self.connection.query_row(state, [], |row| Ok((row.get(0)?, row.get(1)?)))
+    }
+
+    /// Calls `work` on one moment of the database: a fold must not move results from the table that is read last
+    /// to the one read first.
+    fn at_one_moment<T>(&self, work: impl FnOnce() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+        self.connection.execute_batch("BEGIN")?;
+        let done = work();
+        self.rollback();
+        done
+    }
+
+    /// What `work` changes is on the disk when this returns, or nothing of it.
+    fn at_once<T>(
+        &mut self,
+        work: impl FnOnce(&mut Sqlite) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| self.error(error))?;
+        let done = work(self).and_then(|done| {
+            self.connection.execute_batch("COMMIT").map_err(|error| self.error(error))?;
+            Ok(done)
+        });
+        if done.is_err() {
+            self.rollback();
+        }
+        done
+    }
+
+    fn rollback(&self) {
+        if !self.connection.is_autocommit() {
+            self.connection.execute_batch("ROLLBACK").ok();
+        }
+    }
+
+    fn scan(&self, query: &str, each: &mut dyn FnMut(Digest, &[u8])) -> rusqlite::Result<()> {
+        let mut statement = self.connection.prepare(query)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let (key, record) = (row.get_ref(0)?.as_blob()?, row.get_ref(1)?.as_blob()?);
+            if let Ok(key) = key.try_into() {
+                each(Digest(key), record);
+            }
+        }
+        Ok(())
+    }
+
+    fn learn_now(&self, most: u64, index: &mut Index) -> rusqlite::Result<bool> {
+        let complete = self.folded_count()? <= most;
+        if complete {
+            self.scan("SELECT key, record FROM results", &mut |key, record| index.put(key, record))?;
+        }
+        self.scan("SELECT key, record FROM log ORDER BY seq", &mut |key, record| index.put(key, record))?;
+        Ok(complete)
+    }
+
+    fn place(&mut self, result: &NewResult) -> Result<Place, StoreError> {
+        match &result.value {
+            NewValue::File { .. } if self.large_in_files => Ok(Place::File),
+            NewValue::Bytes(bytes) if bytes.len() <= TINY_MAX_BYTES => Ok(Place::Inline(bytes.clone())),
+            value => self.row(result.digest, value).map(Place::Row),
+        }
+    }
+
+    /// The first row of a value: equal ones are stored once.
+    fn row(&mut self, digest: Digest, value: &NewValue) -> Result<i64, StoreError> {
+        if let Some(row) = self.own.get(&digest) {
+            return Ok(*row);
+        }
+        let known = self.known_row(digest).map_err(|error| self.error(error))?;
+        let row = match known {
+            // A row whose bytes went bad must not be trusted for its digest.
+            Some(row) if self.holds(row, digest, value) => row,
+            _ => self.append_value(digest, value)?,
+        };
+        self.own.insert(digest, row);
+        Ok(row)
+    }
+
+    fn unindexed_rows(&self) -> rusqlite::Result<HashMap<Digest, i64>> {
+        let query =
+            "SELECT digest, id FROM blobs WHERE id > (SELECT blobs FROM folded) AND digest IS NOT NULL";
+        let mut statement = self.connection.prepare(query)?;
+        let rows = statement.query_map([], |row| Ok((Digest(row.get(0)?), row.get(1)?)))?;
+        rows.collect()
+    }
+
+    fn known_row(&mut self, digest: Digest) -> rusqlite::Result<Option<i64>> {
+        if self.unindexed.is_none() {
+            self.unindexed = Some(self.unindexed_rows()?);
+        }
+        if let Some(row) = self.unindexed.as_ref().and_then(|rows| rows.get(&digest)) {
+            return Ok(Some(*row));
+        }
+        let mut statement = self.connection.prepare_cached("SELECT id FROM blob_index WHERE digest = ?1")?;
+        statement.query_row([digest.0], |row| row.get(0)).optional()
+    }
+
+    fn holds(&self, row: i64, digest: Digest, value: &NewValue) -> bool {
+        let len = match value {
+            NewValue::Bytes(bytes) => bytes.len() as u64,
+            NewValue::File { len } => *len,
+        };
+        let mut hasher = Hasher::new();
+        self.copy_rows(row, len, &mut hasher).is_ok() && hasher.finish() == digest
+    }
+
+    fn append_value(&self, digest: Digest, value: &NewValue) -> Result<i64, StoreError> {
+        let append = |digest: Option<Digest>, bytes: &[u8]| {
+            let packed = pack::pack(bytes);
+            let insert = "INSERT INTO blobs (digest, packed, bytes) VALUES (?1, ?2, ?3)";
+            let mut insert = self.connection.prepare_cached(insert)?;
+            let digest = digest.map(|digest| digest.0);
+            insert.execute(params![digest, packed.is_some(), packed.as_deref().unwrap_or(bytes)])?;
+            Ok(self.connection.last_insert_rowid())
+        };
+        let append = |digest, bytes: &[u8]| append(digest, bytes).map_err(|error| self.error(error));
+        match value {
+            NewValue::Bytes(bytes) => append(Some(digest), bytes),
+            NewValue::File { len } => {
+                let path = blob_path(&self.files, digest);
+                let unreadable = |error| StoreError::Io(format!("read {}", path.display()), error);
+                let mut file = File::open(&path).map_err(unreadable)?;
+                let mut chunk = vec![0; CHUNK_BYTES.min(*len as usize)];
+                let (mut first, mut left) = (None, *len);
+                while left > 0 || first.is_none() {
+                    let part = &mut chunk[..left.min(CHUNK_BYTES as u64) as usize];
+                    file.read_exact(part).map_err(unreadable)?;
+                    // Rows of one transaction have numbers that follow each other: nobody else writes.
+                    let row = append(first.is_none().then_some(digest), part)?;
+                    first.get_or_insert(row);
+                    left -= part.len() as u64;
+                }
+                Ok(first.expect("there is at least one row"))
+            }
+        }
+    }
+
+    /// Copies for workers that nobody of this run will read again.
+    fn drop_copies(&self, results: &[NewResult]) {
+        let copies = results.iter().filter(|r| !r.wanted && matches!(r.value, NewValue::File { .. }));
+        for result in copies.filter(|_| !self.large_in_files) {
+            fs::remove_file(blob_path(&self.files, result.digest)).ok();
+        }
+    }
+
+    fn fold_now(&self) -> rusqlite::Result<()> {
+        let upto: Option<i64> = self.connection.query_row(
+            "SELECT max(seq) FROM (SELECT seq FROM log ORDER BY seq LIMIT ?1)",
+            [FOLD_ROWS],
+            |row| row.get(0),
+        )?;
+        if let Some(upto) = upto {
+            let new = "INSERT INTO results SELECT key, record FROM (SELECT key, record, max(seq) FROM log WHERE seq <= ?1 GROUP BY key)
+                       ORDER BY key ON CONFLICT (key) DO UPDATE SET record = excluded.record";
+            let touched = self.connection.execute(new, [upto])? as i64;
+            self.connection.execute("DELETE FROM log WHERE seq <= ?1", [upto])?;
+            self.connection.execute("UPDATE folded SET results = results + ?1", [touched])?;
+        }
+        self.connection.execute(
+            "INSERT OR IGNORE INTO blob_index SELECT digest, min(id) FROM blobs
+             WHERE id > (SELECT blobs FROM folded) AND id <= (SELECT blobs FROM folded) + ?1 AND digest IS NOT NULL
+             GROUP BY digest ORDER BY digest",
+            [FOLD_ROWS],
+        )?;
+        self.connection.execute(
+            "UPDATE folded SET blobs = min(blobs + ?1, (SELECT coalesce(max(id), 0) FROM blobs))",
+            [FOLD_ROWS],
+        )?;
+        Ok(())
+    }
+
+    fn remove_rows(&self, live: &HashSet<i64>) -> rusqlite::Result<()> {
+        let mut dead = Vec::new();
+        let mut statement = self.connection.prepare("SELECT id FROM blobs")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let id: i64 = row.get(0)?;
+            if !live.contains(&id) {
+                dead.push(id);
+            }
+        }
+        let mut delete = self.connection.prepare("DELETE FROM blobs WHERE id = ?1")?;
+        dead.iter().try_for_each(|id| delete.execute([id]).map(drop))?;
+        self.connection.execute("DELETE FROM blob_index WHERE id NOT IN (SELECT id FROM blobs)", [])?;
+        Ok(())
+    }
+}
+
+impl Backend for Sqlite {
+    fn commit(&mut self, results: &[NewResult], run: u64) -> Result<Vec<Record>, StoreError> {
+        if self.large_in_files {
+            sync_dirs(&self.files, results)?;
+        }
+        let committed = self.at_once(|database| {
+            let mut records = Vec::with_capacity(results.len());
+            for result in results {
+                let place = database.place(result)?;
+                let record = result.record(place, run);
+                database
+                    .connection
+                    .prepare_cached("INSERT INTO log (key, record) VALUES (?1, ?2)")
+                    .and_then(|mut insert| insert.execute(params![result.key.0, record.encode(result.key)]))
+                    .map_err(|error| database.error(error))?;
+                records.push(record);
+            }
+            Ok(records)
+        });
+        match &committed {
+            Ok(_) => self.drop_copies(results),
+            // Rows that are rolled back must not be referred to.
+            Err(_) => self.own.clear(),
+        }
+        committed
+    }
+
+    fn fold(&mut self, stop: &Arc<AtomicBool>) -> Result<bool, StoreError> {
+        // Only while it folds: a commit must never be stopped.
+        let watch = stop.clone();
+        self.connection
+            .progress_handler(1000, Some(move || watch.load(Relaxed)))
+            .map_err(|error| self.error(error))?;
+        let folded = self.at_once(|database| database.fold_now().map_err(|error| database.error(error)));
+        self.connection.progress_handler(0, None::<fn() -> bool>).map_err(|error| self.error(error))?;
+        folded?;
+        self.unfolded_count().map(|rows| rows > 0).map_err(|error| self.error(error))
+    }
+
+    fn fold_is_due(&self) -> bool {
+        self.unfolded_count().is_ok_and(|rows| rows > FOLD_EARLY)
+    }
+
+    fn learn(&mut self, most: u64) -> Result<(), StoreError> {
+        let learn = || {
+            let state = self.state()?;
+            if self.seen == Some(state) && (self.complete || self.folded_count()? > most) {
+                return Ok(None);
+            }
+            let mut index = Index::default();
+            let complete = self.learn_now(most, &mut index)?;
+            Ok(Some((state, index, complete)))
+        };
+        if let Some((state, index, complete)) =
+            self.at_one_moment(learn).map_err(|error| self.error(error))?
+        {
+            (self.seen, self.index, self.complete) = (Some(state), index, complete);
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, key: Digest) -> Option<Record> {
+        match self.index.get(key) {
+            Some(bytes) => Record::decode(key, bytes),
+            None if self.complete => None,
+            None => {
+                let query = "SELECT record FROM results WHERE key = ?1";
+                let mut statement = self.connection.prepare_cached(query).ok()?;
+                let bytes: Option<Vec<u8>> =
+                    statement.query_row([key.0], |row| row.get(0)).optional().ok().flatten();
+                Record::decode(key, &bytes?)
+            }
+        }
+    }
+
+    fn each(&self, each: &mut dyn FnMut(Digest, Found)) -> Result<(), StoreError> {
+        let mut decode =
+            |key, bytes: &[u8]| each(key, Record::decode(key, bytes).ok_or_else(|| bytes.to_vec()));
+        let scan = || {
+            self.scan("SELECT key, record FROM results", &mut decode)?;
+            self.scan("SELECT key, record FROM log ORDER BY seq", &mut decode)
+        };
+        self.at_one_moment(scan).map_err(|error| self.error(error))
+    }
+
+    fn copy_rows(&self, first: i64, len: u64, out: &mut dyn Write) -> Result<(), StoreError> {
+        let damaged = || StoreError::Damaged(format!("row {first} of {} is damaged", self.path.display()));
+        let (mut row, mut left) = (first, len);
+        while left > 0 {
+            let part = left.min(CHUNK_BYTES as u64) as usize;
+            let query = "SELECT packed, bytes FROM blobs WHERE id = ?1";
+            let mut statement = self.connection.prepare_cached(query).map_err(|error| self.error(error))?;
+            let mut rows = statement.query([row]).map_err(|error| self.error(error))?;
+            let found = rows.next().map_err(|error| self.error(error))?.ok_or_else(damaged)?;
+            let packed: bool = found.get(0).map_err(|_| damaged())?;
+            let bytes = found.get_ref(1).ok().and_then(|bytes| bytes.as_blob().ok()).ok_or_else(damaged)?;
+            let written = if packed {
+                let bytes = pack::unpack(bytes, part).map_err(|_| damaged())?;
+                out.write_all(&bytes)
+            } else {
+                out.write_all(bytes)
+            };
+            written.map_err(StoreError::Output)?;
+            left -= part as u64;
+            row += 1;
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, keys: &[Digest]) -> Result<(), StoreError> {
+        self.at_once(|database| {
+            let forget = || {
+                database.connection.execute_batch(
+                    "CREATE TEMP TABLE IF NOT EXISTS gone (key BLOB PRIMARY KEY) WITHOUT ROWID",
+                )?;
+                database.connection.execute("DELETE FROM gone", [])?;
+                let mut insert = database.connection.prepare("INSERT OR IGNORE INTO gone VALUES (?1)")?;
+                keys.iter().try_for_each(|key| insert.execute([key.0]).map(drop))?;
+                database.connection.execute("DELETE FROM log WHERE key IN (SELECT key FROM gone)", [])?;
+                let removed = database
+                    .connection
+                    .execute("DELETE FROM results WHERE key IN (SELECT key FROM gone)", [])?;
+                database
+                    .connection
+                    .execute("UPDATE folded SET results = max(0, results - ?1)", [removed as i64])
+            };
+            forget().map(drop).map_err(|error| database.error(error))
+        })
+    }
+
+    fn sweep(&mut self, live: &[(i64, u64)]) -> Result<(), StoreError> {
+        let count = |len: u64| len.div_ceil(CHUNK_BYTES as u64).max(1) as i64;
+        let live: HashSet<i64> = live.iter().flat_map(|(first, len)| *first..first + count(*len)).collect();
+        self.at_once(|database| database.remove_rows(&live).map_err(|error| database.error(error)))?;
+        self.own.clear();
+        self.unindexed = None;
+        // Free pages stay in the file until it is written anew; readers are not disturbed.
+        let shrink = || {
+            if self.number("PRAGMA freelist_count")? * 4 > self.number("PRAGMA page_count")? {
+                self.connection.execute_batch("VACUUM")?;
+            }
+            self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        };
+        shrink().map_err(|error| self.error(error))
+    }
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "wal_autocheckpoint", 4096)?;
+    // Exit does not wait: the next opening finds the write-ahead log.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.busy_timeout(Duration::from_secs(10))?;
+    Ok(connection)
+}
+
+/// Puts the names of large values on the disk. (Their bytes were synced by the worker.)
+fn sync_dirs(blobs: &Path, results: &[NewResult]) -> Result<(), StoreError> {
+    let files = results.iter().filter(|result| matches!(result.value, NewValue::File { .. }));
+    let dirs: HashSet<PathBuf> =
+        files.filter_map(|result| blob_path(blobs, result.digest).parent().map(PathBuf::from)).collect();
+    let root = (!dirs.is_empty()).then(|| blobs.to_path_buf());
+    for dir in dirs.into_iter().chain(root) {
+        let synced = File::open(&dir).and_then(|dir| dir.sync_all());
+        synced.map_err(|error| StoreError::Io(format!("sync {}", dir.display()), error))?;
+    }
+    Ok(())
+}
