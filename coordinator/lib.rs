@@ -25,6 +25,7 @@ mod cli;
 mod cost;
 mod dry_run;
 mod engine;
+mod export;
 mod graph;
 mod init;
 mod key;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::export::Format;
 use crate::manifest::{parse_duration, parse_size};
 use crate::report::EventsWanted;
 use crate::run::MaxFailures;
@@ -136,6 +137,16 @@ pub(super) enum ResultsCommand {
         /// The run's number (default: the newest that has the node)
         #[arg(long)]
         run: Option<u64>,
+    },
+    /// Write all results of a run as a table, a row a node
+    Export {
+        #[arg(long)]
+        format: Format,
+        /// The run's number (default: the newest)
+        #[arg(long)]
+        run: Option<u64>,
+        /// Replaced when the table is complete; `-` is stdout, for jsonl and csv
+        file: PathBuf,
     },
 }
 

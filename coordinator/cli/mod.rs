@@ -43,6 +43,7 @@ pub fn main() -> ExitCode {
         Command::Results { command } => match command {
             ResultsCommand::Ls { run, json } => results::ls(store, run, json),
             ResultsCommand::Cat { node, run } => results::cat(store, &node, run),
+            ResultsCommand::Export { format, run, file } => results::export(store, run, format, &file),
         },
         Command::Store { command } => store::store(store, command),
         Command::Artifact { command: ArtifactCommand::Info { file, format, json } } => {

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::exit::{Exit, Failure, printed};
 use super::runs::{find, outcomes};
+use crate::export::{self, Format, PartFile, Row};
 use crate::store::{JournalEntry, Place, Reader, Record, StoreDir, StoreError, list_runs};
 use crate::text;
 
@@ -102,4 +103,42 @@ fn damaged(dir: &StoreDir, record: &Record, error: StoreError) -> Failure {
         "run the manifest with --refresh NODE to compute it again"
     };
     Failure::new(Exit::Store, format!("{error}; {next}"))
+}
+
+pub(super) fn export(store: &Path, run: Option<u64>, format: Format, file: &Path) -> Result<Exit, Failure> {
+    let to_stdout = file == Path::new("-");
+    if to_stdout && format == Format::Parquet {
+        return Err(Failure::new(Exit::Usage, "parquet is not written to stdout; name a file"));
+    }
+    // The journal first: what it speaks of is in the store that is looked at after it.
+    let nodes = outcomes(&find(store, run)?);
+    let reader = Reader::look(&StoreDir::new(store), 0)?;
+    let (mut damaged, mut first) = (0, None);
+    let rows = nodes.into_values().map(|entry| Row::of(entry, &reader)).inspect(|row| {
+        damaged += usize::from(row.damaged);
+        if row.damaged && first.is_none() {
+            first = Some(format!("`{}`: {}", row.node, row.error.as_deref().unwrap_or_default()));
+        }
+    });
+    if to_stdout {
+        printed(export::write(rows, format, std::io::stdout()))?;
+    } else {
+        let failed = |exit| {
+            move |error: std::io::Error| Failure::new(exit, format!("write {}: {error}", file.display()))
+        };
+        let part = PartFile::create(file).map_err(failed(Exit::Usage))?;
+        export::write(rows, format, part.file()).map_err(failed(Exit::Resources))?;
+        part.complete().map_err(failed(Exit::Resources))?;
+    }
+    match first {
+        None => Ok(Exit::Ok),
+        Some(first) => Err(Failure::new(
+            Exit::Store,
+            format!(
+                "{} could not be read, and `value` is null there; the first is {first}; \
+                 run the manifest with --refresh NODE to compute it again",
+                text::plural(damaged, "result")
+            ),
+        )),
+    }
 }
