@@ -60,7 +60,7 @@ struct Line<'a> {
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         match self {
-            // As it is: a number keeps all its digits.
+            // As it is stored, without a tree in memory that may be many times as large.
             Value::Json(text) => {
                 serde_json::from_str::<&RawValue>(text).map_err(S::Error::custom)?.serialize(to)
             }
