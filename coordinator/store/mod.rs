@@ -17,6 +17,8 @@
 
 mod backend;
 mod census;
+#[cfg(test)]
+mod conformance_tests;
 mod digests;
 mod dir;
 mod error;
