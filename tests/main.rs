@@ -8,4 +8,5 @@ mod failures; // one test named after each row of the table of failures in docs/
 mod manifest; // what is wrong with a manifest, and where
 mod regression; // one test named after each bug that was fixed
 mod run; // what a run does when nothing goes wrong: results, keys, the store, what is printed
+mod store; // layouts, reading a store while a run goes on, checking and cleaning it
 mod util; // the directory that a test runs in

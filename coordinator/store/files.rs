@@ -27,9 +27,9 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Makes the directories.
+    /// Makes the directory.
     pub fn create(dir: &StoreDir) -> Result<(), StoreError> {
-        (0..=255).try_for_each(|byte: u8| make_dir(&dir.results_dir().join(format!("{byte:02x}"))))
+        make_dir(&dir.results_dir())
     }
 
     pub fn open(dir: &StoreDir) -> Files {
@@ -69,7 +69,12 @@ impl Files {
     /// already is replaced whole.
     fn write(&mut self, key: Digest, bytes: &[u8]) -> Result<(), StoreError> {
         let path = self.path(key);
-        match File::options().write(true).create_new(true).open(&path) {
+        let create = || File::options().write(true).create_new(true).open(&path);
+        let created = create().or_else(|error| match path.parent() {
+            Some(dir) if error.kind() == ErrorKind::NotFound => fs::create_dir(dir).and_then(|()| create()),
+            _ => Err(error),
+        });
+        match created {
             Ok(mut file) => file.write_all(bytes).map_err(|error| during("write", &path, error)),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 let temporary = self.write_temporary(bytes)?;

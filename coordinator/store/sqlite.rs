@@ -45,7 +45,7 @@ const TINY_MAX_BYTES: usize = 256;
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// Rows folded in one transaction, which is given up when there is something to commit.
-const FOLD_ROWS: i64 = 5_000;
+const FOLD_ROWS: u64 = 250_000;
 
 /// A log longer than this is folded at once.
 const FOLD_EARLY: u64 = 200_000;
@@ -64,10 +64,21 @@ pub(super) struct Sqlite {
     complete: bool,
     /// What the database was like then.
     seen: Option<(i64, i64)>,
+    /// A fold that has begun.
+    folding: Option<Fold>,
     /// Values of earlier runs that are not in the database's index yet; known when the first one is written.
     unindexed: Option<HashMap<Digest, i64>>,
     /// Values that this run has written or compared.
     own: HashMap<Digest, i64>,
+}
+
+/// How far a fold is. Forgotten, it starts anew: what is folded twice is the same.
+struct Fold {
+    /// The last row of the log that it covers.
+    upto: i64,
+    /// Into so many ranges of keys.
+    slices: u64,
+    next: u64,
 }
 
 impl Sqlite {
@@ -94,6 +105,7 @@ impl Sqlite {
             index: Index::default(),
             complete: false,
             seen: None,
+            folding: None,
             unindexed: None,
             own: HashMap::new(),
         })
@@ -258,6 +270,14 @@ impl Sqlite {
         }
     }
 
+    fn append(&self, results: &[NewResult], records: &[Record]) -> rusqlite::Result<()> {
+        let mut insert = self.connection.prepare_cached("INSERT INTO log (key, record) VALUES (?1, ?2)")?;
+        let mut rows = results.iter().zip(records);
+        rows.try_for_each(|(result, record)| {
+            insert.execute(params![result.key.0, record.encode(result.key)]).map(drop)
+        })
+    }
+
     /// Copies for workers that nobody of this run will read again.
     fn drop_copies(&self, results: &[NewResult]) {
         let copies = results.iter().filter(|r| !r.wanted && matches!(r.value, NewValue::File { .. }));
@@ -266,29 +286,47 @@ impl Sqlite {
         }
     }
 
-    fn fold_now(&self) -> rusqlite::Result<()> {
-        let upto: Option<i64> = self.connection.query_row(
-            "SELECT max(seq) FROM (SELECT seq FROM log ORDER BY seq LIMIT ?1)",
-            [FOLD_ROWS],
-            |row| row.get(0),
-        )?;
-        if let Some(upto) = upto {
-            let new = "INSERT INTO results SELECT key, record FROM (SELECT key, record, max(seq) FROM log WHERE seq <= ?1 GROUP BY key)
-                       ORDER BY key ON CONFLICT (key) DO UPDATE SET record = excluded.record";
-            let touched = self.connection.execute(new, [upto])? as i64;
-            self.connection.execute("DELETE FROM log WHERE seq <= ?1", [upto])?;
-            self.connection.execute("UPDATE folded SET results = results + ?1", [touched])?;
+    /// The next slice of a fold. All of the log is folded from one range of keys to the next, so that each page of
+    /// the tree is written once, and then removed: until then it says the same as the results, and comes first.
+    fn fold_slice(&mut self) -> rusqlite::Result<()> {
+        let mut fold = match self.folding.take() {
+            Some(fold) => fold,
+            None => {
+                let slices = self.unfolded_count()?.div_ceil(FOLD_ROWS).clamp(1, 256);
+                Fold { upto: self.number("SELECT coalesce(max(seq), 0) FROM log")?, slices, next: 0 }
+            }
+        };
+        let bound = |slice: u64| vec![(slice * 256 / fold.slices) as u8];
+        let last = fold.next + 1 == fold.slices;
+        // No key is as long as the last bound.
+        let (from, to) = (bound(fold.next), if last { vec![0xff; 33] } else { bound(fold.next + 1) });
+        let new = "INSERT INTO results SELECT key, record FROM
+                     (SELECT key, record, max(seq) FROM log WHERE seq <= ?1 AND key >= ?2 AND key < ?3 GROUP BY key)
+                   ORDER BY key ON CONFLICT (key) DO UPDATE SET record = excluded.record";
+        let touched = self.connection.execute(new, params![fold.upto, from, to])? as i64;
+        self.connection.execute("UPDATE folded SET results = results + ?1", [touched])?;
+        fold.next += 1;
+        if last {
+            if self.number("SELECT coalesce(max(seq), 0) FROM log")? == fold.upto {
+                // Without a condition its pages go at once.
+                self.connection.execute("DELETE FROM log", [])?;
+            } else {
+                self.connection.execute("DELETE FROM log WHERE seq <= ?1", [fold.upto])?;
+            }
+            self.index_blobs()
+        } else {
+            self.folding = Some(fold);
+            Ok(())
         }
+    }
+
+    fn index_blobs(&self) -> rusqlite::Result<()> {
         self.connection.execute(
             "INSERT OR IGNORE INTO blob_index SELECT digest, min(id) FROM blobs
-             WHERE id > (SELECT blobs FROM folded) AND id <= (SELECT blobs FROM folded) + ?1 AND digest IS NOT NULL
-             GROUP BY digest ORDER BY digest",
-            [FOLD_ROWS],
+             WHERE id > (SELECT blobs FROM folded) AND digest IS NOT NULL GROUP BY digest ORDER BY digest",
+            [],
         )?;
-        self.connection.execute(
-            "UPDATE folded SET blobs = min(blobs + ?1, (SELECT coalesce(max(id), 0) FROM blobs))",
-            [FOLD_ROWS],
-        )?;
+        self.connection.execute("UPDATE folded SET blobs = (SELECT coalesce(max(id), 0) FROM blobs)", [])?;
         Ok(())
     }
 
@@ -318,14 +356,9 @@ impl Backend for Sqlite {
             let mut records = Vec::with_capacity(results.len());
             for result in results {
                 let place = database.place(result)?;
-                let record = result.record(place, run);
-                database
-                    .connection
-                    .prepare_cached("INSERT INTO log (key, record) VALUES (?1, ?2)")
-                    .and_then(|mut insert| insert.execute(params![result.key.0, record.encode(result.key)]))
-                    .map_err(|error| database.error(error))?;
-                records.push(record);
+                records.push(result.record(place, run));
             }
+            database.append(results, &records).map_err(|error| database.error(error))?;
             Ok(records)
         });
         match &committed {
@@ -342,7 +375,10 @@ impl Backend for Sqlite {
         self.connection
             .progress_handler(1000, Some(move || watch.load(Relaxed)))
             .map_err(|error| self.error(error))?;
-        let folded = self.at_once(|database| database.fold_now().map_err(|error| database.error(error)));
+        let folded = self.at_once(|database| database.fold_slice().map_err(|error| database.error(error)));
+        if folded.is_err() {
+            self.folding = None;
+        }
         self.connection.progress_handler(0, None::<fn() -> bool>).map_err(|error| self.error(error))?;
         folded?;
         self.unfolded_count().map(|rows| rows > 0).map_err(|error| self.error(error))

@@ -81,10 +81,31 @@ pub fn is_there(blobs_dir: &Path, digest: Digest, len: u64) -> bool {
 /// # Errors
 /// When it is not there, or damaged.
 pub fn read(blobs_dir: &Path, digest: Digest) -> Result<Vec<u8>, BlobError> {
-    let mut bytes = Vec::new();
-    // Checked before they are handed out, because they are all here.
-    copy(&mut open(blobs_dir, digest)?, digest, &mut bytes)?;
-    Ok(bytes)
+    let mut blob = open(blobs_dir, digest)?;
+    let damaged = || BlobError::Damaged { path: blob.path.clone() };
+    let (mut bytes, mut hasher) = (Vec::new(), Hasher::new());
+    if let Bytes::Plain(file) = &blob.bytes {
+        let len = file.metadata().map_err(|error| unreadable(&blob.path, error))?.len();
+        bytes.reserve_exact(len as usize);
+    }
+    // Hashed while it is still near, and copied only once.
+    loop {
+        let start = bytes.len();
+        let read = match &mut blob.bytes {
+            Bytes::Plain(file) => file
+                .take(BUFFER_BYTES as u64)
+                .read_to_end(&mut bytes)
+                .map_err(|error| unreadable(&blob.path, error)),
+            Bytes::Packed(decoder) => {
+                decoder.take(BUFFER_BYTES as u64).read_to_end(&mut bytes).map_err(|_| damaged())
+            }
+        };
+        if read? == 0 {
+            break;
+        }
+        hasher.update(&bytes[start..]);
+    }
+    if hasher.finish() == digest { Ok(bytes) } else { Err(damaged()) }
 }
 
 /// Checks a blob, without keeping any of it.

@@ -6,7 +6,7 @@ use std::io;
 pub const PACK_MIN_BYTES: usize = 4 << 10;
 
 /// How much of a value is tried before all of it is packed.
-pub const SAMPLE_BYTES: usize = 128 << 10;
+pub const SAMPLE_BYTES: usize = 64 << 10;
 
 /// The fastest level with a dictionary of its own: the disk is to wait, not the processor.
 pub(crate) const LEVEL: i32 = 1;
