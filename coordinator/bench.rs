@@ -2,12 +2,16 @@
 //! nothing. Not an interface; it changes with the parts behind it.
 
 use std::hint::black_box;
+use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use forkyard_shared::blob;
 use forkyard_shared::digest::Digest;
 use forkyard_shared::ids::NodeId;
-use forkyard_shared::value::Kind;
+use forkyard_shared::sink::{Body, Sink};
+use forkyard_shared::value::{INLINE_MAX_BYTES, Kind};
 
 use crate::graph::{Graph, GraphBuilder};
 use crate::schedule::{Scheduler, Urgency};
@@ -49,19 +53,24 @@ impl Dag {
 
 /// The writer of an empty store, and the lock that it needs.
 pub struct Log {
+    dir: StoreDir,
+    layout: Layout,
     writer: Writer,
     _lock: Lock,
 }
 
 impl Log {
-    /// Makes the store.
+    /// Makes the store, with the layout of this name.
     ///
     /// # Errors
     /// When the store cannot be made.
-    pub fn create(dir: &Path) -> Result<Log, StoreError> {
-        let layout = Layout::Hybrid;
+    ///
+    /// # Panics
+    /// When there is no such layout.
+    pub fn create(dir: &Path, layout: &str) -> Result<Log, StoreError> {
         let dir = StoreDir::new(dir);
-        let (lock, layout) = dir.prepare(layout)?;
+        let wanted = Layout::from_name(layout).expect("a layout");
+        let (lock, layout) = dir.prepare(wanted)?;
         let header = RunHeader {
             manifest: String::new(),
             name: None,
@@ -79,18 +88,35 @@ impl Log {
             unchanged: Box::new(|_| true),
             wake: Box::new(|| {}),
         };
-        Ok(Log { writer: Writer::start(&dir, layout, &run, settings)?, _lock: lock })
+        Ok(Log { writer: Writer::start(&dir, layout, &run, settings)?, dir, layout, _lock: lock })
     }
 
-    /// Appends results; they are durable when it returns.
+    /// Appends results, as a worker and the coordinator do together; they are durable when it returns.
+    ///
+    /// # Panics
+    /// When there is no room.
     pub fn append(&mut self, results: &[(Digest, Vec<u8>)]) {
         for (node, (key, bytes)) in results.iter().enumerate() {
+            let mut sink = Sink::new(&self.dir.tmp_dir(), "bench", INLINE_MAX_BYTES, true);
+            let (value, digest) = if bytes.len() > INLINE_MAX_BYTES {
+                sink.write_all(bytes).expect("there is room");
+                match sink.finish().expect("there is room") {
+                    Body::File { name, len, digest, packed } => {
+                        let blobs = self.dir.worker_blobs_dir(self.layout);
+                        blob::adopt(&blobs, &self.dir.tmp_dir().join(name), digest, packed).expect("a blob");
+                        (NewValue::File { len }, digest)
+                    }
+                    Body::Inline { bytes, digest } => (NewValue::Bytes(bytes), digest),
+                }
+            } else {
+                (NewValue::Bytes(bytes.clone()), Digest::of(bytes))
+            };
             self.writer.put(NewResult {
                 node: NodeId::new(node),
                 key: *key,
                 kind: Kind::Bytes,
-                digest: Digest::of(bytes),
-                value: NewValue::Bytes(bytes.clone()),
+                digest,
+                value,
                 duration: Duration::ZERO,
                 artifacts: Vec::new(),
                 wanted: false,
@@ -122,4 +148,24 @@ impl Lookup {
     pub fn count<'a>(&self, keys: impl Iterator<Item = &'a Digest>) -> usize {
         keys.filter_map(|key| black_box(self.0.lookup(*key))).count()
     }
+
+    /// Reads every key's value, checked; how many bytes there were.
+    ///
+    /// # Panics
+    /// When one cannot be read.
+    pub fn read<'a>(&self, keys: impl Iterator<Item = &'a Digest>) -> usize {
+        let records = keys.filter_map(|key| self.0.lookup(*key));
+        records.map(|record| black_box(self.0.read(&record).expect("it was written")).len()).sum()
+    }
+}
+
+/// Folds all that can be folded.
+///
+/// # Errors
+/// When the store cannot be written.
+pub fn fold(dir: &Path) -> Result<(), StoreError> {
+    let dir = StoreDir::new(dir);
+    let mut backend = dir.open(dir.layout()?)?;
+    while backend.fold(&Arc::default())? {}
+    Ok(())
 }

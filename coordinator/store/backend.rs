@@ -53,10 +53,10 @@ impl NewResult {
 }
 
 /// A stored result, or the bytes of a damaged one.
-pub(super) type Found = Result<Record, Vec<u8>>;
+pub(crate) type Found = Result<Record, Vec<u8>>;
 
 /// The results of one store. The holder of the store's lock changes it; anybody may read it meanwhile.
-pub(super) trait Backend: Send {
+pub(crate) trait Backend: Send {
     /// Stores results. When it returns, all of them are on the disk, values before the results that name them;
     /// if it fails, none counts. Returns their records.
     fn commit(&mut self, results: &[NewResult], run: u64) -> Result<Vec<Record>, StoreError>;

@@ -95,7 +95,7 @@ impl StoreDir {
         format::read(&self.path)?.ok_or_else(|| StoreError::Missing(self.path.clone()))
     }
 
-    pub(super) fn open(&self, layout: Layout) -> Result<Box<dyn Backend>, StoreError> {
+    pub(crate) fn open(&self, layout: Layout) -> Result<Box<dyn Backend>, StoreError> {
         backend::open(self, layout)
     }
 
