@@ -70,13 +70,15 @@ pub(super) fn encode(entry: &impl Encode, payload: &mut Vec<u8>) {
     bincode::encode_into_std_write(entry, payload, config::standard()).expect("a vector takes everything");
 }
 
-/// Appends a frame to a journal.
+/// Appends a frame to a journal, or nothing.
 pub(super) fn append(file: &mut File, payload: &[u8]) -> io::Result<()> {
     let mut frame = Vec::with_capacity(payload.len() + 12);
     frame.extend(u32::try_from(payload.len()).map_err(io::Error::other)?.to_le_bytes());
     frame.extend(&Digest::of(payload).0[..8]);
     frame.extend(payload);
-    file.write_all(&frame)
+    let before = file.metadata()?.len();
+    // Readers would stop at a torn frame and never see those after it.
+    file.write_all(&frame).inspect_err(|_| drop(file.set_len(before)))
 }
 
 /// Hands the entries of a journal to `each`, oldest first; a later one of the same node replaces an
