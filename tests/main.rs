@@ -5,6 +5,7 @@ mod artifacts; // files that are mapped: what is refused, what the ops on them r
 mod chaos; // killed at random moments, by scripts/chaos
 mod export; // results as tables for other programs
 mod failures; // one test named after each row of the table of failures in docs/design.md
+mod faults; // every system call of a run on its store, failing or the last one
 mod manifest; // what is wrong with a manifest, and where
 mod regression; // one test named after each bug that was fixed
 mod run; // what a run does when nothing goes wrong: results, keys, the store, what is printed

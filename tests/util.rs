@@ -78,6 +78,13 @@ impl Space {
         self.start(args).end()
     }
 
+    /// Runs a command to its end, with more in its environment.
+    pub fn run_in(&self, environment: &[(&str, &str)], args: &[&str]) -> Ended {
+        let mut command = self.command(args);
+        command.envs(environment.iter().copied());
+        Running::start(command, b"").end()
+    }
+
     /// Runs a command to its end, with this standard input.
     pub fn run_with_stdin(&self, args: &[&str], stdin: &[u8]) -> Ended {
         Running::start(self.command(args), stdin).end()
@@ -148,6 +155,11 @@ impl Ended {
         self.status.code()
     }
 
+    /// The signal that ended it.
+    pub fn signal(&self) -> Option<i32> {
+        self.status.signal()
+    }
+
     /// It must have ended with this code.
     pub fn expect(self, code: i32) -> Ended {
         let stdout = String::from_utf8_lossy(&self.stdout);
@@ -157,7 +169,7 @@ impl Ended {
 
     /// A signal must have ended it.
     pub fn expect_signal(self, signal: Signal) -> Ended {
-        assert_eq!(self.status.signal(), Some(signal as i32), "{}\n{}", self.status, self.stderr);
+        assert_eq!(self.signal(), Some(signal as i32), "{}\n{}", self.status, self.stderr);
         self
     }
 
