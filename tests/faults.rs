@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use crate::util::{Ended, Space, text};
 
 /// Ways to keep results.
-const LAYOUTS: [&str; 1] = ["hybrid"];
+const LAYOUTS: [&str; 3] = ["sqlite", "hybrid", "filesystem"];
 
 /// Runs the manifest and tells everything.
 const RUN: [&str; 5] = ["run", "m.jsonl", "--json", "--events", "all"];
@@ -297,8 +297,10 @@ fn library() -> &'static str {
 
 /// Values of all sizes, some of them equal; three stages, each with a command of which the next one waits, so
 /// that results come in several turns and are committed in many groups.
-fn manifest(_layout: &str) -> Vec<Value> {
-    let mut nodes = vec![json!({ "forkyard": 1, "run": { "commit": { "every": 8, "within": "20ms" } } })];
+fn manifest(layout: &str) -> Vec<Value> {
+    let mut nodes = vec![
+        json!({ "forkyard": 1, "run": { "layout": layout, "commit": { "every": 8, "within": "20ms" } } }),
+    ];
     let mut needs: Vec<String> = Vec::new();
     let mut inputs = BTreeMap::new();
     for (stage, row_bytes, file_bytes) in [("a", 1000, 40_000), ("b", 1000, 40_000), ("c", 10_000, 50_000)] {

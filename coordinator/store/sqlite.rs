@@ -87,6 +87,8 @@ impl Sqlite {
         let path = dir.database_path();
         let make = || {
             let connection = Connection::open(&path)?;
+            // Seven values of a kilobyte to a page, with little between them.
+            connection.pragma_update(None, "page_size", 8192)?;
             connection.pragma_update(None, "journal_mode", "WAL")?;
             connection
                 .execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; COMMIT;"))
@@ -496,6 +498,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
+    // In pages: a log of 32 MiB, so that what is written in one go is written twice later, and not at once.
     connection.pragma_update(None, "wal_autocheckpoint", 4096)?;
     // Exit does not wait: the next opening finds the write-ahead log.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
