@@ -1,0 +1,91 @@
+"""The manifests of a chaos run, made from its seed. Knows nothing of stores and processes."""
+
+import json
+import struct
+
+WIDTH = 60  # nodes in a layer
+NOISE_BYTES = 1 << 20
+KINDS = {"noop": 40, "value": 20, "link": 12, "topk": 17, "exec": 3, "large": 1, "spin": 4, "sleep": 3}
+
+
+def write_all(space, chance, count, bulk, layouts):
+    """`NAME-LAYOUT.jsonl` in `space`: `first`; `second`, of which half is as in the first; `bulk`, many quick
+    nodes; `hold`, which does nothing for so long that the store is folded meanwhile."""
+    write_matrix(space / "m.npy", chance)
+    (space / "noise").write_bytes(chance.randbytes(NOISE_BYTES))
+    first = mixed(chance, count)
+    second = first[: count // 2] + [{**node, "salt": "second"} for node in first[count // 2 :]]
+    hold = [{"id": "hold", "op": "sleep", "params": {"seconds": 600}}]
+    all_nodes = {"first": first, "bulk": quick(chance, bulk), "second": second, "hold": hold}
+    for layout in layouts:
+        run = {"commit": {"every": 64, "within": "50ms"}, "layout": layout}
+        artifacts = {"m": {"path": "m.npy"}, "noise": {"path": "noise"}}
+        header = {"forkyard": 1, "artifacts": artifacts, "run": run}
+        for name, nodes in all_nodes.items():
+            lines = (json.dumps(line) + "\n" for line in [header, *nodes])
+            (space / f"{name}-{layout}.jsonl").write_text("".join(lines))
+
+
+def write_matrix(path, chance, rows=200, columns=16):
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {columns}), }}"
+    header += " " * (-(len(header) + 11) % 64) + "\n"
+    numbers = struct.pack(f"<{rows * columns}f", *(chance.uniform(-1, 1) for _ in range(rows * columns)))
+    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + numbers)
+
+
+def mixed(chance, count):
+    """Layers of nodes of all kinds; each node needs some of the layer before."""
+    layers, nodes, readable = [], [], []
+    for start in range(0, count, WIDTH):
+        layer = [f"n{i}" for i in range(start, min(start + WIDTH, count))]
+        readable_here = []
+        for name in layer:
+            fields = node(chance, name, readable)
+            if layers:
+                fields["needs"] = chance.sample(layers[-1], chance.randint(0, min(3, len(layers[-1]))))
+            if fields["op"] in ("value", "topk", "exec") and "stdin" not in fields:
+                readable_here.append(name)
+            nodes.append(fields)
+        layers.append(layer)
+        readable = readable_here or readable
+    return nodes
+
+
+def quick(chance, count):
+    """Values that stand with their result, in a row of their own, and in a file of their own (filesystem)."""
+    size = lambda: chance.choice([20, 400, 1500, 2000])
+    return [{"id": f"q{i}", "op": "value", "params": {"value": chance.randbytes(size()).hex()}} for i in range(count)]
+
+
+def reference_to(chance, readable):
+    return "{{ nodes.%s.result }}" % chance.choice(readable)
+
+
+def node(chance, name, readable):
+    """One node; what it reads comes from `readable`."""
+    kind = chance.choices(list(KINDS), list(KINDS.values()))[0]
+    if kind in ("link", "exec") and not readable:
+        kind = "value"
+    fields = {"id": name, "op": kind}
+    if kind == "value":
+        fields["params"] = {"value": {"name": name, "numbers": [chance.random() for _ in range(3)]}}
+    elif kind == "link":
+        fields.update(op="value", params={"value": reference_to(chance, readable)})
+    elif kind == "topk":
+        fields["artifact"] = "m"
+        fields["params"] = {"row": chance.randrange(200), "k": chance.randint(1, 8)}
+    elif kind == "exec":
+        script = f"cat; echo {name}; (sleep 0.002; true) & cat \"$FORKYARD_INPUT_IT\""
+        fields.update(run=["/bin/sh", "-c", script], stdin=reference_to(chance, readable))
+        fields["inputs"] = {"it": reference_to(chance, readable)}
+    elif kind == "large":
+        # More than goes through a message: a value of its own file, or several rows; one packs well, one never.
+        length = chance.randint(40, 90) * 1000
+        if chance.random() < 0.5:
+            fields.update(op="exec", run=["/bin/sh", "-c", f"yes {name} | head -c {length}"])
+        else:
+            offset = chance.randrange(NOISE_BYTES - length)
+            fields.update(op="bytes", artifact="noise", params={"offset": offset, "length": length})
+    elif kind in ("spin", "sleep"):
+        fields["params"] = {"seconds": chance.randint(1, 4) / 1000}
+    return fields
