@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 
-use crate::util::{RUN, Space, send};
+use crate::util::{RUN, Space, send, text};
 
 /// A zygote that was killed before it had been asked for anything was taken for a system without room for
 /// processes: exit 5.
@@ -17,4 +17,36 @@ fn a_zygote_killed_before_its_first_command_is_told_as_that() {
     space.write("m.toml", "[[node]]\nid = \"a\"\nop = \"noop\"\n");
     run.end().expect(70).says("the zygote, the process that forks the workers, was killed");
     space.expect_nothing_left();
+}
+
+/// With layout sqlite, the copy of a large result that commands open was removed as soon as an equal result that
+/// nobody reads was stored.
+#[test]
+fn an_equal_result_that_nobody_reads_does_not_take_away_the_copy_that_is_read() {
+    let space = Space::new();
+    let (begun, journal) = (space.path("begun"), space.path(".forkyard/runs/1/journal"));
+    let (begun, journal) = (text(&begun), text(&journal));
+    space.write(
+        "m.toml",
+        format!(
+            r#"
+            run = {{ layout = "sqlite", commit = {{ every = 1, within = "1ms" }} }}
+            [[node]]
+            id = "read"
+            run = "yes | head -c 40000"
+            [[node]]
+            id = "the-equal-one"
+            needs = ["read"]
+            run = "until [ -e {begun} ]; do sleep 0.01; done; yes | head -c 40000"
+            [[node]]
+            id = "reader"
+            inputs = {{ it = "{{{{ nodes.read.result }}}}" }}
+            run = """touch {begun}
+            until grep -q the-equal-one {journal}; do sleep 0.01; done
+            wc -c < "$FORKYARD_INPUT_IT" """
+            "#
+        ),
+    );
+    space.run(&[&RUN[..], &["--workers", "2"]].concat()).expect(0);
+    assert_eq!(space.result_text("reader").trim(), "40000");
 }

@@ -6,7 +6,7 @@
 //! each [`CHUNK_BYTES`]. Where large values are files, they are named by digest.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -280,14 +280,6 @@ impl Sqlite {
         })
     }
 
-    /// Copies for workers that nobody of this run will read again.
-    fn drop_copies(&self, results: &[NewResult]) {
-        let copies = results.iter().filter(|r| !r.wanted && matches!(r.value, NewValue::File { .. }));
-        for result in copies.filter(|_| !self.large_in_files) {
-            fs::remove_file(blob_path(&self.files, result.digest)).ok();
-        }
-    }
-
     /// The next slice of a fold. All of the log is folded from one range of keys to the next, so that each page of
     /// the tree is written once, and then removed: until then it says the same as the results, and comes first.
     fn fold_slice(&mut self) -> rusqlite::Result<()> {
@@ -363,10 +355,9 @@ impl Backend for Sqlite {
             database.append(results, &records).map_err(|error| database.error(error))?;
             Ok(records)
         });
-        match &committed {
-            Ok(_) => self.drop_copies(results),
+        if committed.is_err() {
             // Rows that are rolled back must not be referred to.
-            Err(_) => self.own.clear(),
+            self.own.clear();
         }
         committed
     }
