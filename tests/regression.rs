@@ -50,3 +50,14 @@ fn an_equal_result_that_nobody_reads_does_not_take_away_the_copy_that_is_read() 
     space.run(&[&RUN[..], &["--workers", "2"]].concat()).expect(0);
     assert_eq!(space.result_text("reader").trim(), "40000");
 }
+
+/// A gc that was to keep no run and was killed when it had removed the last one left all results for ever: the next
+/// gc took them for those of a run to come.
+#[test]
+fn a_gc_that_was_killed_after_the_last_run_was_gone_can_be_repeated() {
+    let space = Space::with("[[node]]\nid = \"a\"\nop = \"noop\"\n");
+    space.run_manifest(0);
+    std::fs::remove_dir_all(space.path(".forkyard/runs/1")).unwrap();
+    space.run(&["store", "gc", "--keep-runs", "0"]).expect(0).says("1 result");
+    assert!(space.run(&["store", "ls", "--json"]).expect(0).stdout.is_empty());
+}

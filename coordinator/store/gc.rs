@@ -47,8 +47,13 @@ pub(crate) fn plan(dir: &StoreDir, keep: &Keep) -> Result<Plan, StoreError> {
     let census = Census::take(&reader)?;
     let runs = list_runs(&dir.path);
     let named = named_results(dir);
-    // A run that was killed may have made a result durable that its journal does not name.
-    let newest = |key: &Digest, made: u64| named.get(key).map_or(made, |named| named.run.max(made));
+    let there: HashSet<u64> = runs.iter().map(|run| run.id).collect();
+    // A run that was killed may have made a result durable that its journal does not name. One that is gone was
+    // removed by a gc, perhaps by one that was killed before it came to the results.
+    let newest = |key: &Digest, made: u64| {
+        let made = if there.contains(&made) { made } else { 0 };
+        named.get(key).map_or(made, |named| named.run.max(made))
+    };
     let mut first_kept = runs.last().map_or(1, |run| run.id + 1);
     let values = values_by_newest_run(&census, newest);
     let (mut bytes, now) = (0u64, SystemTime::now());
