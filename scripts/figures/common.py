@@ -100,12 +100,17 @@ def write_manifest(path, nodes, **header):
     return path
 
 
+def bench(name, *args):
+    """What `cargo bench --bench NAME -- ARGS` says."""
+    command = ["cargo", "bench", "--quiet", "--bench", name, "--", *map(str, args)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def floor(*args):
-    """What the bare loop of `cargo bench --bench floors -- ARGS` says, {} where it cannot be run."""
-    command = ["cargo", "bench", "--quiet", "--bench", "floors", "--", *map(str, args)]
+    """What the bare loop of `benches/floors.rs` says, {} where it cannot be run."""
     try:
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-        return json.loads(done.stdout.splitlines()[-1])
+        return bench("floors", *args)
     except (OSError, subprocess.CalledProcessError, ValueError, IndexError) as error:
         print(f"no floor: {error}", file=sys.stderr)
         return {}
