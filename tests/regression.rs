@@ -33,14 +33,20 @@ fn an_equal_result_that_nobody_reads_does_not_take_away_the_copy_that_is_read() 
             run = {{ layout = "sqlite", commit = {{ every = 1, within = "1ms" }} }}
             [[node]]
             id = "read"
+            op = "exec"
+            shell = true
             run = "yes | head -c 40000"
             [[node]]
             id = "the-equal-one"
             needs = ["read"]
+            op = "exec"
+            shell = true
             run = "until [ -e {begun} ]; do sleep 0.01; done; yes | head -c 40000"
             [[node]]
             id = "reader"
             inputs = {{ it = "{{{{ nodes.read.result }}}}" }}
+            op = "exec"
+            shell = true
             run = """touch {begun}
             until grep -q the-equal-one {journal}; do sleep 0.01; done
             wc -c < "$FORKYARD_INPUT_IT" """
