@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import random
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -120,6 +121,7 @@ def main():
                     row = with_cache(diskcache, objects, place)
                 else:
                     row = common.bench("store_objects", name, path, BYTES, place)
+                shutil.rmtree(place)
                 rows.append(row)
                 print(f"{name}, run {run + 1}: " + ", ".join(f"{what} {value:,.4g}" for what, value in row.items()), flush=True)
     common.table(*table_rows({name: medians(rows) for name, rows in measured.items()}))
