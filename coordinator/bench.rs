@@ -4,8 +4,8 @@
 use std::hint::black_box;
 use std::io::Write;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use forkyard_shared::blob;
 use forkyard_shared::digest::Digest;
@@ -91,11 +91,12 @@ impl Log {
         Ok(Log { writer: Writer::start(&dir, layout, &run, settings)?, dir, layout, _lock: lock })
     }
 
-    /// Appends results, as a worker and the coordinator do together; they are durable when it returns.
+    /// Appends results, as a worker and the coordinator do together; they are durable when it returns. How long the
+    /// writer took of that time.
     ///
     /// # Panics
     /// When there is no room.
-    pub fn append(&mut self, results: &[(Digest, Vec<u8>)]) {
+    pub fn append(&mut self, results: &[(Digest, Vec<u8>)]) -> Duration {
         for (node, (key, bytes)) in results.iter().enumerate() {
             let mut sink = Sink::new(&self.dir.tmp_dir(), "bench", INLINE_MAX_BYTES, true);
             let (value, digest) = if bytes.len() > INLINE_MAX_BYTES {
@@ -122,7 +123,9 @@ impl Log {
                 wanted: false,
             });
         }
+        let start = Instant::now();
         self.writer.flush();
+        start.elapsed()
     }
 
     /// How many of them are.
@@ -149,23 +152,33 @@ impl Lookup {
         keys.filter_map(|key| black_box(self.0.lookup(*key))).count()
     }
 
-    /// Reads every key's value, checked; how many bytes there were.
+    /// The value of a key, checked.
+    ///
+    /// # Errors
+    /// When it cannot be read.
     ///
     /// # Panics
-    /// When one cannot be read.
-    pub fn read<'a>(&self, keys: impl Iterator<Item = &'a Digest>) -> usize {
-        let records = keys.filter_map(|key| self.0.lookup(*key));
-        records.map(|record| black_box(self.0.read(&record).expect("it was written")).len()).sum()
+    /// When there is none.
+    pub fn read(&self, key: Digest) -> Result<Vec<u8>, StoreError> {
+        self.0.read(&self.0.lookup(key).expect("the key is stored"))
+    }
+
+    /// Calls `work`, which reads a lot, on one moment of the store.
+    pub fn at_one_moment<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.0.at_one_moment(work)
     }
 }
 
-/// Folds all that can be folded.
+/// Folds all that can be folded, and calls `between` after each part.
 ///
 /// # Errors
 /// When the store cannot be written.
-pub fn fold(dir: &Path) -> Result<(), StoreError> {
+pub fn fold(dir: &Path, mut between: impl FnMut()) -> Result<(), StoreError> {
     let dir = StoreDir::new(dir);
     let mut backend = dir.open(dir.layout()?)?;
-    while backend.fold(&Arc::default())? {}
+    while backend.fold(&AtomicBool::new(false))? {
+        between();
+    }
+    between();
     Ok(())
 }

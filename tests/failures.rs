@@ -517,8 +517,12 @@ fn a_blob_that_is_gone_or_cut_short_is_computed_again() {
 fn a_damaged_row_of_the_database_is_a_miss() {
     let space = Space::with(&[noop("a", ""), noop("b", "")].concat());
     space.run_manifest(0);
-    let damaged = "UPDATE log SET record = zeroblob(20) WHERE seq = (SELECT min(seq) FROM log)";
-    assert_eq!(space.database().execute(damaged, []).unwrap(), 1);
+    let first = "FROM log ORDER BY seq LIMIT 1";
+    let mut row: Vec<u8> =
+        space.database().query_row(&format!("SELECT packed {first}"), [], |row| row.get(0)).unwrap();
+    *row.last_mut().unwrap() ^= 1;
+    let damage = format!("UPDATE log SET packed = ?1 WHERE seq = (SELECT seq {first})");
+    assert_eq!(space.database().execute(&damage, [row]).unwrap(), 1);
     let summary = space.run_manifest(0).summary();
     assert_eq!((&summary["ran"], &summary["cached"]), (&1.into(), &1.into()));
     assert_eq!(space.run_manifest(0).summary()["cached"], 2);

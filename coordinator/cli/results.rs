@@ -120,16 +120,17 @@ pub(super) fn export(store: &Path, run: Option<u64>, format: Format, file: &Path
             first = Some(format!("`{}`: {}", row.node, row.error.as_deref().unwrap_or_default()));
         }
     });
-    if to_stdout {
-        printed(export::write(rows, format, std::io::stdout()))?;
-    } else {
+    reader.at_one_moment(|| {
+        if to_stdout {
+            return printed(export::write(rows, format, std::io::stdout())).map(drop);
+        }
         let failed = |exit| {
             move |error: std::io::Error| Failure::new(exit, format!("write {}: {error}", file.display()))
         };
         let part = PartFile::create(file).map_err(failed(Exit::Usage))?;
         export::write(rows, format, part.file()).map_err(failed(Exit::Resources))?;
-        part.complete().map_err(failed(Exit::Resources))?;
-    }
+        part.complete().map_err(failed(Exit::Resources))
+    })?;
     match first {
         None => Ok(Exit::Ok),
         Some(first) => Err(Failure::new(

@@ -2,7 +2,6 @@
 //! above (groups, journals, checks, cleaning up) is the same for all of them.
 
 use std::io::Write;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -63,7 +62,7 @@ pub(crate) trait Backend: Send {
 
     /// Does some of the work that commits put off, unless `stop` is set meanwhile; whether there is more. Killed
     /// in it, it has changed nothing that can be seen.
-    fn fold(&mut self, stop: &Arc<AtomicBool>) -> Result<bool, StoreError>;
+    fn fold(&mut self, stop: &AtomicBool) -> Result<bool, StoreError>;
 
     /// Whether what was put off is so much that it should be done before anything else.
     fn fold_is_due(&self) -> bool;
@@ -79,6 +78,10 @@ pub(crate) trait Backend: Send {
 
     /// Writes the value that starts at a [`Place::Row`]; unchecked.
     fn copy_rows(&self, first: i64, len: u64, out: &mut dyn Write) -> Result<(), StoreError>;
+
+    /// Whether what is read from now on is of one moment, where the layout can do that: then reading is quicker,
+    /// but what a run writes meanwhile takes more room.
+    fn hold_moment(&self, hold: bool);
 
     /// Removes the results of these keys.
     fn forget(&mut self, keys: &[Digest]) -> Result<(), StoreError>;

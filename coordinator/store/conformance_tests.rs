@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -79,7 +78,7 @@ impl Store {
     }
 
     fn fold(&mut self) {
-        while self.backend.fold(&Arc::default()).unwrap() {}
+        while self.backend.fold(&AtomicBool::new(false)).unwrap() {}
     }
 
     /// What a reader finds under these keys, whether it learns the store or asks for each.
@@ -226,7 +225,7 @@ fn a_fold_that_is_stopped_changes_nothing_and_can_be_finished() {
         let mut store = Store::new(layout);
         let values: Vec<(u32, Vec<u8>)> = (0..3000).map(|key| (key, bytes(key, 300, false))).collect();
         store.put(&values, 1);
-        let stop = Arc::new(AtomicBool::new(true));
+        let stop = AtomicBool::new(true);
         for _ in 0..3 {
             if store.backend.fold(&stop).is_err() {
                 assert!(stop.load(Relaxed));
@@ -360,7 +359,7 @@ proptest! {
                     map.extend(values);
                 }
                 Step::Fold => store.fold(),
-                Step::StoppedFold => drop(store.backend.fold(&Arc::new(AtomicBool::new(true)))),
+                Step::StoppedFold => drop(store.backend.fold(&AtomicBool::new(true))),
                 Step::Reopen => store.reopen(),
                 Step::Forget(keys) => {
                     let digests: Vec<Digest> = keys.iter().copied().map(key_of).collect();

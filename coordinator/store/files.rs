@@ -4,7 +4,6 @@
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use forkyard_shared::blob;
@@ -106,7 +105,7 @@ impl Backend for Files {
         Ok(records)
     }
 
-    fn fold(&mut self, _: &Arc<AtomicBool>) -> Result<bool, StoreError> {
+    fn fold(&mut self, _: &AtomicBool) -> Result<bool, StoreError> {
         Ok(false)
     }
 
@@ -140,6 +139,8 @@ impl Backend for Files {
     fn copy_rows(&self, _: i64, _: u64, _: &mut dyn Write) -> Result<(), StoreError> {
         Err(StoreError::Damaged("a result of this store names a database, and it has none".into()))
     }
+
+    fn hold_moment(&self, _: bool) {}
 
     fn forget(&mut self, keys: &[Digest]) -> Result<(), StoreError> {
         for key in keys {

@@ -3,24 +3,20 @@
 use forkyard_shared::digest::Digest;
 use hashbrown::hash_table::{Entry, HashTable};
 
+use super::packed;
+
 /// Keys and encoded records. The last one put under a key counts.
 #[derive(Default)]
 pub(super) struct Index {
-    /// `key, length as u16, record` for each entry.
     packed: Vec<u8>,
     /// Hashes and places in `packed`: to grow needs no look at the keys.
     table: HashTable<(u64, usize)>,
 }
 
-const HEAD: usize = 34;
-
 impl Index {
     pub fn put(&mut self, key: Digest, record: &[u8]) {
         let (hash, at) = (hash(key), self.packed.len());
-        let len = u16::try_from(record.len()).expect("a record is shorter than 64 KiB");
-        self.packed.extend(key.0);
-        self.packed.extend(len.to_le_bytes());
-        self.packed.extend(record);
+        packed::push(&mut self.packed, key, record);
         let same = |(known, at): &(u64, usize)| *known == hash && self.packed[*at..*at + 32] == key.0;
         match self.table.entry(hash, same, |(hash, _)| *hash) {
             Entry::Occupied(mut entry) => entry.get_mut().1 = at,
@@ -34,8 +30,7 @@ impl Index {
         let hash = hash(key);
         let same = |(known, at): &(u64, usize)| *known == hash && self.packed[*at..*at + 32] == key.0;
         let (_, at) = *self.table.find(hash, same)?;
-        let len = u16::from_le_bytes([self.packed[at + 32], self.packed[at + 33]]);
-        Some(&self.packed[at + HEAD..at + HEAD + usize::from(len)])
+        packed::next(&self.packed[at..]).map(|(_, record, _)| record)
     }
 }
 

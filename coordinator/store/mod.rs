@@ -29,6 +29,7 @@ mod index;
 mod journal;
 mod lock;
 mod netfs;
+mod packed;
 mod reader;
 mod record;
 mod runs;

@@ -55,6 +55,14 @@ impl Reader {
         Ok(Reader { dir: dir.clone(), layout, backend: dir.open(layout)?, distrusted: RefCell::default() })
     }
 
+    /// Calls `work`, which reads a lot, on one moment of the store.
+    pub fn at_one_moment<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.backend.hold_moment(true);
+        let done = work();
+        self.backend.hold_moment(false);
+        done
+    }
+
     /// The stored result of a key. A damaged one, or one whose value is not there, is none.
     pub fn lookup(&self, key: Digest) -> Option<Record> {
         self.backend.lookup(key).filter(|record| self.is_there(record))

@@ -1,6 +1,6 @@
-//! The layouts with a database, `store.db`. Results are appended to `log`, which has no keyed index, because a
-//! big random B-tree takes a tenth of the rows a second; from time to time the log is folded into `results` in
-//! key order. Values never move: only their index is made by folding.
+//! The layouts with a database, `store.db`. Results are appended to `log`, many in a row and without an index,
+//! because a big random B-tree takes a tenth of them a second; from time to time the log is folded into `results`
+//! in key order. Values never move: only their index is made by folding.
 //!
 //! A tiny value stands in the row of its result, a larger one in rows of `blobs`: one, or several in a row for
 //! each [`CHUNK_BYTES`]. Where large values are files, they are named by digest.
@@ -9,7 +9,6 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -24,13 +23,14 @@ use super::dir::StoreDir;
 use super::error::StoreError;
 use super::format::Layout;
 use super::index::Index;
+use super::packed;
 use super::record::{Place, Record};
 
 /// "Fork" in ASCII: what `file` says of the database.
 const APPLICATION_ID: i64 = 0x466f_726b;
 
 const SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS log (seq INTEGER PRIMARY KEY, key BLOB NOT NULL, record BLOB NOT NULL);
+    CREATE TABLE IF NOT EXISTS log (seq INTEGER PRIMARY KEY, packed BLOB NOT NULL);
     CREATE TABLE IF NOT EXISTS results (key BLOB PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS blobs (id INTEGER PRIMARY KEY, digest BLOB, packed INTEGER NOT NULL, bytes BLOB NOT NULL);
     CREATE TABLE IF NOT EXISTS blob_index (digest BLOB PRIMARY KEY, id INTEGER NOT NULL) WITHOUT ROWID;
@@ -44,11 +44,17 @@ const TINY_MAX_BYTES: usize = 256;
 /// The most that one row holds of a value: what is in memory while a large one is copied.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// Rows folded in one transaction, which is given up when there is something to commit.
-const FOLD_ROWS: u64 = 250_000;
+/// A row of the log is full when it has so many bytes: no more is lost if one is damaged.
+const LOG_ROW_BYTES: usize = 64 << 10;
+
+/// Bytes of the log folded in one transaction, which is given up when there is something to commit.
+const FOLD_BYTES: u64 = 32 << 20;
 
 /// A log longer than this is folded at once.
-const FOLD_EARLY: u64 = 200_000;
+const FOLD_EARLY_BYTES: u64 = 24 << 20;
+
+/// Results folded between two looks at whether there is something to commit.
+const FOLD_STEP: usize = 1000;
 
 /// The database of one store.
 pub(super) struct Sqlite {
@@ -87,8 +93,8 @@ impl Sqlite {
         let path = dir.database_path();
         let make = || {
             let connection = Connection::open(&path)?;
-            // Seven values of a kilobyte to a page, with little between them.
-            connection.pragma_update(None, "page_size", 8192)?;
+            // Fifteen values of a kilobyte to a page, with little between them.
+            connection.pragma_update(None, "page_size", 16_384)?;
             connection.pragma_update(None, "journal_mode", "WAL")?;
             connection
                 .execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; COMMIT;"))
@@ -122,10 +128,19 @@ impl Sqlite {
         self.number("SELECT results FROM folded").map(|n| n as u64)
     }
 
-    /// How many are not, at the most. Does not count them.
-    fn unfolded_count(&self) -> rusqlite::Result<u64> {
-        self.number("SELECT coalesce(1 + (SELECT max(seq) FROM log) - (SELECT min(seq) FROM log), 0)")
-            .map(|n| n as u64)
+    /// How long the log is.
+    fn log_bytes(&self) -> rusqlite::Result<u64> {
+        self.number("SELECT coalesce(sum(length(packed)), 0) FROM log").map(|n| n as u64)
+    }
+
+    /// Hands out the rows of the log up to one, oldest first.
+    fn scan_log(&self, upto: i64, each: &mut dyn FnMut(&[u8])) -> rusqlite::Result<()> {
+        let mut statement = self.connection.prepare("SELECT packed FROM log WHERE seq <= ?1 ORDER BY seq")?;
+        let mut rows = statement.query([upto])?;
+        while let Some(row) = rows.next()? {
+            each(row.get_ref(0)?.as_blob()?);
+        }
+        Ok(())
     }
 
     fn number(&self, query: &str) -> rusqlite::Result<i64> {
@@ -141,6 +156,9 @@ impl Sqlite {
     /// Calls `work` on one moment of the database: a fold must not move results from the table that is read last
     /// to the one read first.
     fn at_one_moment<T>(&self, work: impl FnOnce() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+        if !self.connection.is_autocommit() {
+            return work();
+        }
         self.connection.execute_batch("BEGIN")?;
         let done = work();
         self.rollback();
@@ -169,8 +187,8 @@ impl Sqlite {
         }
     }
 
-    fn scan(&self, query: &str, each: &mut dyn FnMut(Digest, &[u8])) -> rusqlite::Result<()> {
-        let mut statement = self.connection.prepare(query)?;
+    fn scan_results(&self, each: &mut dyn FnMut(Digest, &[u8])) -> rusqlite::Result<()> {
+        let mut statement = self.connection.prepare("SELECT key, record FROM results")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let (key, record) = (row.get_ref(0)?.as_blob()?, row.get_ref(1)?.as_blob()?);
@@ -184,9 +202,11 @@ impl Sqlite {
     fn learn_now(&self, most: u64, index: &mut Index) -> rusqlite::Result<bool> {
         let complete = self.folded_count()? <= most;
         if complete {
-            self.scan("SELECT key, record FROM results", &mut |key, record| index.put(key, record))?;
+            self.scan_results(&mut |key, record| index.put(key, record))?;
         }
-        self.scan("SELECT key, record FROM log ORDER BY seq", &mut |key, record| index.put(key, record))?;
+        self.scan_log(i64::MAX, &mut |row| {
+            packed::each(row, |key, record| index.put(key, record));
+        })?;
         Ok(complete)
     }
 
@@ -273,45 +293,64 @@ impl Sqlite {
     }
 
     fn append(&self, results: &[NewResult], records: &[Record]) -> rusqlite::Result<()> {
-        let mut insert = self.connection.prepare_cached("INSERT INTO log (key, record) VALUES (?1, ?2)")?;
-        let mut rows = results.iter().zip(records);
-        rows.try_for_each(|(result, record)| {
-            insert.execute(params![result.key.0, record.encode(result.key)]).map(drop)
-        })
+        let mut insert = self.connection.prepare_cached("INSERT INTO log (packed) VALUES (?1)")?;
+        let mut row = Vec::new();
+        for (index, (result, record)) in results.iter().zip(records).enumerate() {
+            packed::push(&mut row, result.key, &record.encode(result.key));
+            if row.len() >= LOG_ROW_BYTES || index + 1 == results.len() {
+                insert.execute([&row])?;
+                row.clear();
+            }
+        }
+        Ok(())
     }
 
     /// The next slice of a fold. All of the log is folded from one range of keys to the next, so that each page of
     /// the tree is written once, and then removed: until then it says the same as the results, and comes first.
-    fn fold_slice(&mut self) -> rusqlite::Result<()> {
+    fn fold_slice(&mut self, stop: &AtomicBool) -> rusqlite::Result<()> {
         let mut fold = match self.folding.take() {
             Some(fold) => fold,
             None => {
-                let slices = self.unfolded_count()?.div_ceil(FOLD_ROWS).clamp(1, 256);
+                let slices = self.log_bytes()?.div_ceil(FOLD_BYTES).clamp(1, 256);
                 Fold { upto: self.number("SELECT coalesce(max(seq), 0) FROM log")?, slices, next: 0 }
             }
         };
-        let bound = |slice: u64| vec![(slice * 256 / fold.slices) as u8];
-        let last = fold.next + 1 == fold.slices;
-        // No key is as long as the last bound.
-        let (from, to) = (bound(fold.next), if last { vec![0xff; 33] } else { bound(fold.next + 1) });
-        let new = "INSERT INTO results SELECT key, record FROM
-                     (SELECT key, record, max(seq) FROM log WHERE seq <= ?1 AND key >= ?2 AND key < ?3 GROUP BY key)
-                   ORDER BY key ON CONFLICT (key) DO UPDATE SET record = excluded.record";
-        let touched = self.connection.execute(new, params![fold.upto, from, to])? as i64;
+        let bound = |slice: u64| slice * 256 / fold.slices;
+        let range = bound(fold.next)..bound(fold.next + 1);
+        let (mut packed, mut places) = (Vec::new(), Vec::new());
+        self.scan_log(fold.upto, &mut |row| {
+            packed::each(row, |key, record| {
+                if range.contains(&u64::from(key.0[0])) {
+                    places.push((key, packed.len()));
+                    packed::push(&mut packed, key, record);
+                }
+            });
+        })?;
+        places.sort_unstable();
+        let upsert = "INSERT INTO results (key, record) VALUES (?1, ?2)
+                      ON CONFLICT (key) DO UPDATE SET record = excluded.record";
+        let mut upsert = self.connection.prepare_cached(upsert)?;
+        let mut touched = 0;
+        for (index, (key, place)) in places.iter().enumerate() {
+            if index.is_multiple_of(FOLD_STEP) && stop.load(Relaxed) {
+                let interrupted = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_INTERRUPT);
+                return Err(rusqlite::Error::SqliteFailure(interrupted, None));
+            }
+            // Of several of one key the last one counts.
+            if places.get(index + 1).is_none_or(|(next, _)| next != key) {
+                let (_, record, _) = packed::next(&packed[*place..]).expect("it was packed here");
+                touched += upsert.execute(params![key.0, record])? as i64;
+            }
+        }
+        drop(upsert);
         self.connection.execute("UPDATE folded SET results = results + ?1", [touched])?;
         fold.next += 1;
-        if last {
-            if self.number("SELECT coalesce(max(seq), 0) FROM log")? == fold.upto {
-                // Without a condition its pages go at once.
-                self.connection.execute("DELETE FROM log", [])?;
-            } else {
-                self.connection.execute("DELETE FROM log WHERE seq <= ?1", [fold.upto])?;
-            }
-            self.index_blobs()
-        } else {
+        if fold.next < fold.slices {
             self.folding = Some(fold);
-            Ok(())
+            return Ok(());
         }
+        self.connection.execute("DELETE FROM log WHERE seq <= ?1", [fold.upto])?;
+        self.index_blobs()
     }
 
     fn index_blobs(&self) -> rusqlite::Result<()> {
@@ -337,6 +376,9 @@ impl Sqlite {
         let mut delete = self.connection.prepare("DELETE FROM blobs WHERE id = ?1")?;
         dead.iter().try_for_each(|id| delete.execute([id]).map(drop))?;
         self.connection.execute("DELETE FROM blob_index WHERE id NOT IN (SELECT id FROM blobs)", [])?;
+        // Numbers that are free now are given again, to values that are not in the index.
+        self.connection
+            .execute("UPDATE folded SET blobs = min(blobs, (SELECT coalesce(max(id), 0) FROM blobs))", [])?;
         Ok(())
     }
 }
@@ -362,23 +404,22 @@ impl Backend for Sqlite {
         committed
     }
 
-    fn fold(&mut self, stop: &Arc<AtomicBool>) -> Result<bool, StoreError> {
-        // Only while it folds: a commit must never be stopped.
-        let watch = stop.clone();
-        self.connection
-            .progress_handler(1000, Some(move || watch.load(Relaxed)))
-            .map_err(|error| self.error(error))?;
-        let folded = self.at_once(|database| database.fold_slice().map_err(|error| database.error(error)));
+    fn fold(&mut self, stop: &AtomicBool) -> Result<bool, StoreError> {
+        let folded = self.at_once(|database| {
+            let slice = database.fold_slice(stop);
+            slice.map_err(|error| database.error(error))
+        });
         if folded.is_err() {
             self.folding = None;
         }
-        self.connection.progress_handler(0, None::<fn() -> bool>).map_err(|error| self.error(error))?;
         folded?;
-        self.unfolded_count().map(|rows| rows > 0).map_err(|error| self.error(error))
+        self.number("SELECT EXISTS (SELECT 1 FROM log)")
+            .map(|left| left != 0)
+            .map_err(|error| self.error(error))
     }
 
     fn fold_is_due(&self) -> bool {
-        self.unfolded_count().is_ok_and(|rows| rows > FOLD_EARLY)
+        self.log_bytes().is_ok_and(|bytes| bytes > FOLD_EARLY_BYTES)
     }
 
     fn learn(&mut self, most: u64) -> Result<(), StoreError> {
@@ -417,8 +458,14 @@ impl Backend for Sqlite {
         let mut decode =
             |key, bytes: &[u8]| each(key, Record::decode(key, bytes).ok_or_else(|| bytes.to_vec()));
         let scan = || {
-            self.scan("SELECT key, record FROM results", &mut decode)?;
-            self.scan("SELECT key, record FROM log ORDER BY seq", &mut decode)
+            self.scan_results(&mut decode)?;
+            self.scan_log(i64::MAX, &mut |row| {
+                let left = packed::each(row, &mut decode);
+                if !left.is_empty() {
+                    // Results that nobody can tell apart any more.
+                    decode(Digest::of(left), left);
+                }
+            })
         };
         self.at_one_moment(scan).map_err(|error| self.error(error))
     }
@@ -447,24 +494,24 @@ impl Backend for Sqlite {
         Ok(())
     }
 
+    fn hold_moment(&self, hold: bool) {
+        if hold && self.connection.is_autocommit() {
+            // Without it each read is a moment of its own, which takes longer and is as good.
+            self.connection.execute_batch("BEGIN").ok();
+        } else if !hold {
+            self.rollback();
+        }
+    }
+
     fn forget(&mut self, keys: &[Digest]) -> Result<(), StoreError> {
+        // What is in the log stands among others: first it is folded.
+        while self.fold(&AtomicBool::new(false))? {}
         self.at_once(|database| {
             let forget = || {
-                database.connection.execute_batch(
-                    "CREATE TEMP TABLE IF NOT EXISTS gone (key BLOB PRIMARY KEY) WITHOUT ROWID",
-                )?;
-                database.connection.execute("DELETE FROM gone", [])?;
-                let mut insert = database.connection.prepare("INSERT OR IGNORE INTO gone VALUES (?1)")?;
-                keys.iter().try_for_each(|key| insert.execute([key.0]).map(drop))?;
-                database.connection.execute("DELETE FROM log WHERE key IN (SELECT key FROM gone)", [])?;
-                let removed = database
-                    .connection
-                    .execute("DELETE FROM results WHERE key IN (SELECT key FROM gone)", [])?;
-                database
-                    .connection
-                    .execute("UPDATE folded SET results = max(0, results - ?1)", [removed as i64])
+                let mut delete = database.connection.prepare("DELETE FROM results WHERE key = ?1")?;
+                keys.iter().try_for_each(|key| delete.execute([key.0]).map(drop))
             };
-            forget().map(drop).map_err(|error| database.error(error))
+            forget().map_err(|error| database.error(error))
         })
     }
 
@@ -490,7 +537,9 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     // In pages: a log of 32 MiB, so that what is written in one go is written twice later, and not at once.
-    connection.pragma_update(None, "wal_autocheckpoint", 4096)?;
+    connection.pragma_update(None, "wal_autocheckpoint", 2048)?;
+    // In KiB: a group is not written before it is complete. It is memory only when it is used.
+    connection.pragma_update(None, "cache_size", -65_536)?;
     // Exit does not wait: the next opening finds the write-ahead log.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.busy_timeout(Duration::from_secs(10))?;

@@ -34,19 +34,22 @@ pub(crate) fn verify(dir: &StoreDir) -> Result<Verified, StoreError> {
     let mut checked: HashMap<Digest, Option<String>> = HashMap::new();
     let mut lost: Vec<(String, Vec<Digest>)> = Vec::new();
     let mut by_value: HashMap<Digest, Vec<Digest>> = HashMap::new();
-    for (key, record) in &census.results {
-        by_value.entry(record.digest).or_default().push(*key);
-        if checked.contains_key(&record.digest) {
-            continue;
+    reader.at_one_moment(|| {
+        for (key, record) in &census.results {
+            by_value.entry(record.digest).or_default().push(*key);
+            if checked.contains_key(&record.digest) {
+                continue;
+            }
+            verified.bytes += record.len;
+            let trouble = reader.check(record).err();
+            if trouble.is_some() {
+                make_dir(&quarantine)?;
+                set_aside(dir, &reader, record)?;
+            }
+            checked.insert(record.digest, trouble.map(|trouble| trouble.to_string()));
         }
-        verified.bytes += record.len;
-        let trouble = reader.check(record).err();
-        if trouble.is_some() {
-            make_dir(&quarantine)?;
-            set_aside(dir, &reader, record)?;
-        }
-        checked.insert(record.digest, trouble.map(|trouble| trouble.to_string()));
-    }
+        Ok::<(), StoreError>(())
+    })?;
     for (digest, trouble) in &checked {
         if let Some(trouble) = trouble {
             lost.push((trouble.clone(), by_value.remove(digest).unwrap_or_default()));

@@ -8,7 +8,7 @@ import sqlite3
 
 LAYOUTS = ["hybrid", "sqlite", "filesystem"]
 ZSTD = b"\x28\xb5\x2f\xfd"  # what packed bytes start with
-COLUMNS = [("blobs", "id", "bytes"), ("log", "seq", "record"), ("results", "key", "record")]
+COLUMNS = [("blobs", "id", "bytes"), ("log", "seq", "packed"), ("results", "key", "record")]
 
 
 def copy(source, target):
