@@ -538,8 +538,10 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     // In pages: a log of 32 MiB, so that what is written in one go is written twice later, and not at once.
     connection.pragma_update(None, "wal_autocheckpoint", 2048)?;
+    // After a large value it is cut down again.
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     // In KiB: a group is not written before it is complete. It is memory only when it is used.
-    connection.pragma_update(None, "cache_size", -65_536)?;
+    connection.pragma_update(None, "cache_size", -24_576)?;
     // Exit does not wait: the next opening finds the write-ahead log.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.busy_timeout(Duration::from_secs(10))?;
