@@ -419,17 +419,21 @@ impl Drop for SmallDisk {
 
 /// A run of these nodes fills the disk; there is room later.
 fn full_disk(nodes: &str) {
-    let space = Space::with(nodes);
-    let Some(disk) = SmallDisk::mount(space.path(".forkyard")) else { return };
-    space.run_manifest(4).says("make room and run again");
-    assert!(space.processes().is_empty());
-    let kept =
-        space.results().values().filter(|(outcome, digest)| outcome == "ran" && !digest.is_empty()).count();
-    disk.make_room();
-    let ended = space.run_manifest(0);
-    assert!(ended.summary()["cached"].as_u64().unwrap() >= kept as u64, "{kept} were said to be durable");
-    assert!(ended.summary()["cached"].as_u64().unwrap() > 0, "nothing was kept");
-    space.expect_nothing_left();
+    for layout in ["sqlite", "hybrid", "filesystem"] {
+        let space = Space::with(&format!("[run]\nlayout = \"{layout}\"\n{nodes}"));
+        let Some(disk) = SmallDisk::mount(space.path(".forkyard")) else { return };
+        space.run_manifest(4).says("make room and run again");
+        assert!(space.processes().is_empty());
+        let results = space.results();
+        let kept =
+            results.values().filter(|(outcome, digest)| outcome == "ran" && !digest.is_empty()).count();
+        disk.make_room();
+        let ended = space.run_manifest(0);
+        let cached = ended.summary()["cached"].as_u64().unwrap();
+        assert!(cached >= kept as u64, "{layout}: {kept} were said to be durable, {cached} were cached");
+        assert!(cached > 0, "{layout}: nothing was kept");
+        space.expect_nothing_left();
+    }
 }
 
 #[test]
@@ -523,7 +527,7 @@ fn a_damaged_row_of_the_database_is_a_miss() {
     *row.last_mut().unwrap() ^= 1;
     let damage = format!("UPDATE log SET packed = ?1 WHERE seq = (SELECT seq {first})");
     assert_eq!(space.database().execute(&damage, [row]).unwrap(), 1);
-    let summary = space.run_manifest(0).summary();
+    let summary = space.run_manifest(0).says("is damaged or gone; it runs again").summary();
     assert_eq!((&summary["ran"], &summary["cached"]), (&1.into(), &1.into()));
     assert_eq!(space.run_manifest(0).summary()["cached"], 2);
 }

@@ -8,7 +8,7 @@ use forkyard_shared::ids::NodeId;
 use super::core::Engine;
 use crate::key::ResultId;
 use crate::run::RunError;
-use crate::store::{Outcome, Record};
+use crate::store::{Lost, Outcome, Record};
 
 /// Fresh nodes looked up in one turn: messages are not kept waiting for longer.
 const LOOK_UPS_A_TURN: usize = 4096;
@@ -46,7 +46,14 @@ impl Engine<'_> {
     }
 
     fn stored(&self, node: NodeId, key: Digest) -> Option<Record> {
-        if self.limits.runs_anew(self.plan, node) { None } else { self.reader.lookup(key) }
+        if self.limits.runs_anew(self.plan, node) {
+            return None;
+        }
+        self.reader.find(key).unwrap_or_else(|Lost| {
+            let name = self.plan.name(node);
+            self.report.say(&format!("the stored result of node {name} is damaged or gone; it runs again"));
+            None
+        })
     }
 
     pub(super) fn on_stored(&mut self, node: NodeId, record: Record) {

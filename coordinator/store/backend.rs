@@ -70,8 +70,8 @@ pub(crate) trait Backend: Send {
     /// Takes all results into memory if there are no more than `most` and that makes look-ups quicker.
     fn learn(&mut self, most: u64) -> Result<(), StoreError>;
 
-    /// The result of a key. A damaged one is none.
-    fn lookup(&self, key: Digest) -> Option<Record>;
+    /// The result of a key.
+    fn lookup(&self, key: Digest) -> Option<Found>;
 
     /// Hands out all results; of several of one key the last one counts.
     fn each(&self, each: &mut dyn FnMut(Digest, Found)) -> Result<(), StoreError>;

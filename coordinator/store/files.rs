@@ -117,8 +117,9 @@ impl Backend for Files {
         Ok(())
     }
 
-    fn lookup(&self, key: Digest) -> Option<Record> {
-        Record::decode(key, &fs::read(self.path(key)).ok()?)
+    fn lookup(&self, key: Digest) -> Option<Found> {
+        let bytes = fs::read(self.path(key)).ok()?;
+        Some(Record::decode(key, &bytes).ok_or(bytes))
     }
 
     fn each(&self, each: &mut dyn FnMut(Digest, Found)) -> Result<(), StoreError> {

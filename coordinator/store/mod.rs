@@ -46,7 +46,7 @@ pub(crate) use format::Layout;
 pub(crate) use gc::{Keep, plan as plan_gc};
 pub(crate) use journal::{JournalEntry, Outcome, read_journal};
 pub(crate) use lock::{Lock, holder};
-pub(crate) use reader::Reader;
+pub(crate) use reader::{Lost, Reader};
 pub(crate) use record::{Place, Record};
 pub(crate) use runs::{RunDir, RunHeader, RunSummary, latest_run, list_runs};
 pub(crate) use verify::verify;

@@ -24,6 +24,9 @@ pub(crate) struct Reader {
     distrusted: RefCell<HashSet<Digest>>,
 }
 
+/// A result is damaged, or its value is not where it should be.
+pub(crate) struct Lost;
+
 /// A store is learnt whole if it holds at most so many results for each key that will be looked up.
 const LEARN_PER_LOOK_UP: u64 = 8;
 
@@ -63,9 +66,21 @@ impl Reader {
         done
     }
 
-    /// The stored result of a key. A damaged one, or one whose value is not there, is none.
+    /// The stored result of a key.
+    ///
+    /// # Errors
+    /// When there is one, but it is damaged or its value is gone.
+    pub fn find(&self, key: Digest) -> Result<Option<Record>, Lost> {
+        match self.backend.lookup(key) {
+            None => Ok(None),
+            Some(Ok(record)) if self.is_there(&record) => Ok(Some(record)),
+            Some(_) => Err(Lost),
+        }
+    }
+
+    /// The stored result of a key; one that is lost is none.
     pub fn lookup(&self, key: Digest) -> Option<Record> {
-        self.backend.lookup(key).filter(|record| self.is_there(record))
+        self.find(key).ok().flatten()
     }
 
     fn is_there(&self, record: &Record) -> bool {

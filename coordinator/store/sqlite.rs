@@ -440,16 +440,16 @@ impl Backend for Sqlite {
         Ok(())
     }
 
-    fn lookup(&self, key: Digest) -> Option<Record> {
+    fn lookup(&self, key: Digest) -> Option<Found> {
+        let decode = |bytes: &[u8]| Record::decode(key, bytes).ok_or_else(|| bytes.to_vec());
         match self.index.get(key) {
-            Some(bytes) => Record::decode(key, bytes),
+            Some(bytes) => Some(decode(bytes)),
             None if self.complete => None,
             None => {
                 let query = "SELECT record FROM results WHERE key = ?1";
                 let mut statement = self.connection.prepare_cached(query).ok()?;
-                let bytes: Option<Vec<u8>> =
-                    statement.query_row([key.0], |row| row.get(0)).optional().ok().flatten();
-                Record::decode(key, &bytes?)
+                let found: rusqlite::Result<Vec<u8>> = statement.query_row([key.0], |row| row.get(0));
+                found.ok().map(|bytes| decode(&bytes))
             }
         }
     }
