@@ -131,6 +131,7 @@ impl Engine<'_> {
             self.look_up()?;
             self.fill_workers()?;
             self.writer.hand_over();
+            self.take_placed();
             let settled = self.scheduler.is_drained() || self.state.stopping;
             if settled && self.scheduler.taken() == 0 {
                 // The last group may yet fail, or bring down what named a changed artifact.

@@ -47,10 +47,15 @@ impl Engine<'_> {
             if attempt == 1 {
                 self.writer.flush();
             }
-            for (node, record) in self.writer.placed() {
-                if let Some(held) = self.state.results.get_mut(&node) {
-                    held.record = Some(record);
-                }
+            self.take_placed();
+        }
+    }
+
+    /// Notes where results are in the store that became durable.
+    pub(super) fn take_placed(&mut self) {
+        for (node, record) in self.writer.placed() {
+            if let Some(held) = self.state.results.get_mut(&node).filter(|held| held.readers > 0) {
+                held.record = Some(record);
             }
         }
     }
@@ -61,6 +66,7 @@ impl Engine<'_> {
             if let Some(result) = self.state.results.get_mut(&producer) {
                 result.readers = result.readers.saturating_sub(1);
                 if result.readers == 0 {
+                    result.record = None;
                     self.state.cache.forget(producer);
                 }
             }

@@ -45,7 +45,8 @@ impl Files {
         match &result.value {
             NewValue::Bytes(bytes) if bytes.len() <= INLINE_MAX_BYTES => Ok(Place::Inline(bytes.clone())),
             NewValue::Bytes(bytes) => {
-                if !blob::is_there(&self.dir.blobs_dir(), result.digest, bytes.len() as u64) {
+                // One that went bad must not be trusted for its name.
+                if blob::check(&self.dir.blobs_dir(), result.digest).is_err() {
                     let packed = forkyard_shared::pack::pack(bytes);
                     let temporary = self.write_temporary(packed.as_deref().unwrap_or(bytes))?;
                     blob::adopt(&self.dir.blobs_dir(), &temporary, result.digest, packed.is_some())

@@ -350,7 +350,11 @@ impl Sqlite {
             return Ok(());
         }
         self.connection.execute("DELETE FROM log WHERE seq <= ?1", [fold.upto])?;
-        self.index_blobs()
+        self.index_blobs()?;
+        // The index knows them now.
+        self.unindexed = None;
+        self.own.clear();
+        Ok(())
     }
 
     fn index_blobs(&self) -> rusqlite::Result<()> {

@@ -156,11 +156,14 @@ pub fn adopt(blobs_dir: &Path, temporary: &Path, digest: Digest, packed: bool) -
         fs::rename(temporary, plain)?;
         fs::remove_file(packed_form).ok();
         Ok(())
-    } else if plain.exists() {
+    } else if check(blobs_dir, digest).is_ok() && plain.exists() {
         // Somebody may be using its path.
         fs::remove_file(temporary)
     } else {
-        fs::rename(temporary, packed_form)
+        fs::rename(temporary, packed_form)?;
+        // It is not there, or damaged.
+        fs::remove_file(plain).ok();
+        Ok(())
     }
 }
 
