@@ -24,7 +24,7 @@ use crate::report::{Report, ReportOptions};
 use crate::schedule::{Scheduler, Urgency};
 use crate::store::{
     DigestMemo, Layout, Lock, Reader, RunDir, RunHeader, RunSummary, StoreDir, StoreError, Writer,
-    WriterSettings, latest_run,
+    WriterSettings, latest_summary,
 };
 use crate::text;
 
@@ -159,7 +159,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     let (lock, layout) = dir.prepare(wanted_layout.unwrap_or_default()).map_err(RunError::Open)?;
     let lock = &lock;
 
-    let before = latest_run(&dir.path).and_then(|run| run.summary()).unwrap_or_default();
+    let before = latest_summary(&dir.path).unwrap_or_default();
     let costs = Costs::new(ops.ids().count(), |op| before.op_seconds.get(ops.name(op)).copied());
     let scheduler = Scheduler::new(&plan.graph, urgencies(&plan, &costs), wanted);
     let workers = options.workers.unwrap_or_else(cores).min(scheduler.wanted()).max(1);

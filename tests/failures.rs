@@ -575,7 +575,7 @@ fn a_store_in_use_is_refused_with_the_pid_of_its_user_and_readers_do_not_care() 
     let space = Space::with(&[noop("a", ""), waiting("b", "needs = [\"a\"]")].concat());
     let run = space.start_until_up();
     let ended = space.run_manifest(4);
-    let user = format!("a run of process {} is using this store", run.pid());
+    let user = format!("process {} is using this store", run.pid());
     assert!(ended.stderr.contains(&user), "{}", ended.stderr);
     space.wait_until_durable("a");
     assert_eq!(space.result_text("a"), "null");

@@ -243,7 +243,7 @@ fn a_store_is_read_while_a_run_goes_on_and_changed_by_nobody_else() {
         space.run(&["status"]).expect(0);
         let pid = run.pid().to_string();
         for refused in [&["store", "verify"][..], &["store", "gc", "--keep-runs", "1"]] {
-            space.run(refused).expect(4).says(&format!("a run of process {pid} is using this store"));
+            space.run(refused).expect(4).says(&format!("process {pid} is using this store"));
         }
         space.write("go", "");
         assert_eq!(run.end().expect(0).summary()["ran"], 7);

@@ -184,9 +184,12 @@ impl Ended {
         self
     }
 
-    /// What it wrote to stdout, a JSON value a line.
+    /// What it wrote to stdout, a JSON value a line. Who is killed may leave half a line.
     pub fn events(&self) -> Vec<Value> {
-        let lines = self.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let killed = self.status.signal().is_some();
+        let whole = self.stdout.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let stdout = &self.stdout[..if killed { whole } else { self.stdout.len() }];
+        let lines = stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         lines.map(|line| serde_json::from_slice(line).expect("a line of JSON")).collect()
     }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::exit::{Exit, Failure, printed};
 use super::runs::{find, outcomes};
-use crate::store::{JournalEntry, Outcome, list_runs};
+use crate::store::{JournalEntry, Outcome, StoreDir};
 
 pub(super) fn logs(store: &Path, run_or_node: &str, node: Option<&str>) -> Result<Exit, Failure> {
     let (run, node) = match node {
@@ -44,7 +44,7 @@ pub(super) fn logs(store: &Path, run_or_node: &str, node: Option<&str>) -> Resul
 
 /// The entry of the run that computed a cached result.
 fn first_run(store: &Path, before: u64, cached: &JournalEntry) -> Option<JournalEntry> {
-    let earlier = list_runs(store).into_iter().rev().filter(|run| run.id < before);
+    let earlier = StoreDir::new(store).runs().ok()?.into_iter().rev().filter(|run| run.id < before);
     let mut entries = earlier.filter_map(|run| outcomes(&run).remove(&cached.node));
     entries.find(|entry| entry.outcome == Outcome::Ran && entry.key == cached.key)
 }

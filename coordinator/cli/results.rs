@@ -9,14 +9,15 @@ use serde_json::json;
 use super::exit::{Exit, Failure, printed};
 use super::runs::{find, outcomes};
 use crate::export::{self, Format, PartFile, Row};
-use crate::store::{JournalEntry, Place, Reader, Record, StoreDir, StoreError, list_runs};
+use crate::store::{JournalEntry, Place, Reader, Record, StoreDir, StoreError};
 use crate::text;
 
 pub(super) fn ls(store: &Path, run: Option<u64>, as_json: bool) -> Result<Exit, Failure> {
-    let run = find(store, run)?;
+    // The journal first: what it speaks of is in the store that is looked at after it.
+    let nodes = outcomes(&find(store, run)?);
     let reader = Reader::look(&StoreDir::new(store), 0)?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let lines = outcomes(&run).into_values().map(|entry| {
+    let lines = nodes.into_values().map(|entry| {
         let record = entry.key.and_then(|key| reader.lookup(key));
         if as_json { json_line(&entry, record.as_ref()) } else { text_line(&entry, record.as_ref()) }
     });
@@ -51,10 +52,10 @@ fn text_line(entry: &JournalEntry, record: Option<&Record>) -> String {
 
 pub(super) fn cat(store: &Path, node: &str, run: Option<u64>) -> Result<Exit, Failure> {
     let dir = StoreDir::new(store);
-    let reader = Reader::look(&dir, 0)?;
+    dir.layout()?;
     let runs = match run {
         Some(_) => vec![find(store, run)?],
-        None => list_runs(store),
+        None => dir.runs()?,
     };
     let Some((run, entry)) = runs.iter().rev().find_map(|run| Some((run, outcomes(run).remove(node)?)))
     else {
@@ -81,11 +82,13 @@ pub(super) fn cat(store: &Path, node: &str, run: Option<u64>) -> Result<Exit, Fa
             ),
         )
     };
+    let reader = Reader::look(&dir, 0)?;
     let record = reader.lookup(key).ok_or_else(gone)?;
     let mut out = std::io::stdout().lock();
     match reader.write_to(&record, &mut out) {
         Err(StoreError::Output(error)) => printed(Err(error)),
-        Err(error) => Err(damaged(&dir, &record, error)),
+        Err(error) if error.is_loss() => Err(damaged(&dir, &record, error)),
+        Err(error) => Err(error.into()),
         Ok(()) => printed(out.flush()),
     }
 }

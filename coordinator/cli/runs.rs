@@ -2,16 +2,14 @@
 //! on.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
 
 use super::exit::{Exit, Failure, printed};
-use crate::store::{
-    JournalEntry, Outcome, RunDir, RunHeader, StoreDir, StoreError, holder, list_runs, read_journal,
-};
+use crate::store::{JournalEntry, Outcome, RunDir, RunHeader, StoreDir, holder, read_journal};
 use crate::text;
 
 /// What became of each node of a run, by id; the last entry of a node counts.
@@ -24,13 +22,12 @@ pub(super) fn outcomes(run: &RunDir) -> BTreeMap<String, JournalEntry> {
 
 /// The run of this number, or the newest.
 pub(super) fn find(store: &Path, run: Option<u64>) -> Result<RunDir, Failure> {
-    let mut runs = list_runs(store);
+    let dir = StoreDir::new(store);
+    // A store of a newer forkyard may mean something else by its runs.
+    dir.layout()?;
+    let mut runs = dir.runs()?;
     if runs.is_empty() {
-        return Err(match std::fs::read_dir(store) {
-            Ok(_) => Failure::new(Exit::Usage, format!("store {} has no run yet", store.display())),
-            Err(error) if error.kind() == ErrorKind::NotFound => StoreError::Missing(store.into()).into(),
-            Err(error) => StoreError::Io(format!("read store {}", store.display()), error).into(),
-        });
+        return Err(Failure::new(Exit::Usage, format!("store {} has no run yet", store.display())));
     }
     match run {
         None => Ok(runs.pop().expect("there is one")),
@@ -61,7 +58,7 @@ pub(super) fn list(store: &Path, as_json: bool) -> Result<Exit, Failure> {
     find(store, None)?;
     let mut out = std::io::stdout().lock();
     let mut lines = Vec::new();
-    for run in list_runs(store) {
+    for run in StoreDir::new(store).runs()? {
         let Some(header) = run.header() else { continue };
         let summary = run.summary().unwrap_or_default();
         let state = state(store, &run, &header);

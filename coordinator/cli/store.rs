@@ -1,6 +1,5 @@
 //! `forkyard store`: what a store holds, whether it is sound, and making it smaller.
 
-use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -12,7 +11,8 @@ use serde_json::json;
 use super::args::{Sort, StoreCommand};
 use super::exit::{Exit, Failure, printed};
 use crate::store::{
-    Census, Keep, Named, Reader, Record, StoreDir, latest_run, list_runs, named_results, plan_gc, verify,
+    Census, FORMAT, Keep, NamedResults, Reader, Record, StoreDir, latest_summary, named_results, plan_gc,
+    verify,
 };
 use crate::text;
 
@@ -50,8 +50,8 @@ fn stat(dir: &StoreDir, as_json: bool) -> Result<Exit, Failure> {
     .into_iter()
     .collect();
     let total: u64 = disk.iter().map(|(_, bytes)| bytes).sum();
-    let runs = list_runs(&dir.path).len();
-    let last = latest_run(&dir.path).and_then(|run| run.summary()).unwrap_or_default();
+    let runs = dir.runs()?.len();
+    let last = latest_summary(&dir.path).unwrap_or_default();
     let (hits, misses) = (last.cache_hits, last.cache_misses);
     let mut out = std::io::stdout().lock();
     if as_json {
@@ -63,7 +63,7 @@ fn stat(dir: &StoreDir, as_json: bool) -> Result<Exit, Failure> {
         return printed(writeln!(out, "{stat}"));
     }
     let mut lines = vec![
-        format!("{}: layout {}, format 1", dir.path.display(), layout.name()),
+        format!("{}: layout {}, format {FORMAT}", dir.path.display(), layout.name()),
         format!(
             "{} of {} in all, {}",
             text::plural(census.results.len(), "result"),
@@ -154,7 +154,7 @@ fn gc(dir: &StoreDir, keep: &Keep, dry_run: bool) -> Result<Exit, Failure> {
 
 fn ls(dir: &StoreDir, sort: Sort, as_json: bool) -> Result<Exit, Failure> {
     let census = Census::take(&Reader::look(dir, 0)?)?;
-    let named = named_results(dir);
+    let named = named_results(dir)?;
     let mut results: Vec<_> = census.results.iter().collect();
     results.sort_by(|(a_key, a), (b_key, b)| {
         let order = match sort {
@@ -186,6 +186,6 @@ fn ls(dir: &StoreDir, sort: Sort, as_json: bool) -> Result<Exit, Failure> {
     )
 }
 
-fn node_of<'a>(named: &'a HashMap<Digest, Named>, key: &Digest) -> &'a str {
-    named.get(key).map_or("", |named| named.node.as_str())
+fn node_of<'a>(named: &'a NamedResults, key: &Digest) -> &'a str {
+    named.by_key.get(key).map_or("", |named| named.node.as_str())
 }

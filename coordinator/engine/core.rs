@@ -53,6 +53,8 @@ pub(crate) struct Progressing {
     pub(super) in_flight: HashMap<Digest, Vec<NodeId>>,
     pub(super) results: HashMap<NodeId, Held>,
     pub cache: Cache,
+    /// Nodes that have the result of another one, which is on its way into the store.
+    pub(super) same: HashMap<NodeId, Vec<NodeId>>,
     /// Nodes between two attempts.
     pub(super) retries: HashSet<NodeId>,
     /// How many nodes read each node's result.
@@ -89,6 +91,7 @@ impl Progressing {
             in_flight: HashMap::new(),
             results: HashMap::new(),
             cache: Cache::new(plan.settings.cache_bytes),
+            same: HashMap::new(),
             retries: HashSet::new(),
             readers,
             read_as_files,

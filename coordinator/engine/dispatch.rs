@@ -10,6 +10,7 @@ use forkyard_shared::protocol::ToWorker;
 use forkyard_worker::Ops;
 
 use super::core::Engine;
+use super::results::Unread;
 use crate::places::{self, Life};
 use crate::plan::Plan;
 use crate::run::RunError;
@@ -97,9 +98,15 @@ impl Engine<'_> {
         for (index, node) in nodes.iter().enumerate() {
             let task = match self.task(*node) {
                 Ok(task) => task,
-                Err(producer) => {
+                Err(unread) => {
                     nodes.iter().filter(|other| *other != node).for_each(|other| self.give_back(*other));
-                    self.compute_anew(producer, *node);
+                    match unread {
+                        Unread::Gone(producer) => self.compute_anew(producer, *node),
+                        Unread::Full(message) => {
+                            self.give_back(*node);
+                            self.on_full(message);
+                        }
+                    }
                     return true;
                 }
             };

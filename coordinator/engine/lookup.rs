@@ -6,6 +6,7 @@ use forkyard_shared::digest::Digest;
 use forkyard_shared::ids::NodeId;
 
 use super::core::Engine;
+use super::results::At;
 use crate::key::ResultId;
 use crate::run::RunError;
 use crate::store::{Lost, Outcome, Record};
@@ -58,7 +59,7 @@ impl Engine<'_> {
 
     pub(super) fn on_stored(&mut self, node: NodeId, record: Record) {
         let (digest, bytes) = (record.digest, record.len);
-        self.keep(node, ResultId { kind: record.kind, digest }, None, Some(record));
+        self.keep(node, ResultId { kind: record.kind, digest }, None, At::Key);
         self.scheduler.done(node, Outcome::Cached);
         self.tell(node, Outcome::Cached, None, Some((digest, bytes)), None);
     }

@@ -12,23 +12,34 @@ use crate::store::{Layout, Place, Record};
 /// A finished node's result, for the nodes that read it.
 pub(super) struct Held {
     pub(super) id: ResultId,
-    /// Where it is in the store, once that is known.
-    pub(super) record: Option<Record>,
+    pub(super) at: At,
     /// Nodes that may still read it.
     pub(super) readers: usize,
 }
 
+/// Where a result can be read again.
+pub(super) enum At {
+    /// Nowhere yet, unless it is large: then it is a file already.
+    Unknown,
+    /// Under its node's key.
+    Key,
+    /// There.
+    Record(Record),
+}
+
+/// Why a result cannot be put into a message.
+pub(super) enum Unread {
+    /// It is gone: this node has to compute it anew.
+    Gone(NodeId),
+    /// There is no room to make it readable.
+    Full(String),
+}
+
 impl Engine<'_> {
     /// Keeps a result for the nodes that read it.
-    pub(super) fn keep(
-        &mut self,
-        node: NodeId,
-        id: ResultId,
-        bytes: Option<Vec<u8>>,
-        record: Option<Record>,
-    ) {
+    pub(super) fn keep(&mut self, node: NodeId, id: ResultId, bytes: Option<Vec<u8>>, at: At) {
         let Some(readers) = self.state.readers.get(&node) else { return };
-        self.state.results.insert(node, Held { id, record, readers: *readers });
+        self.state.results.insert(node, Held { id, at, readers: *readers });
         if let Some(bytes) = bytes {
             self.state.cache.put(node, bytes);
             self.shrink_cache();
@@ -40,7 +51,7 @@ impl Engine<'_> {
     fn shrink_cache(&mut self) {
         for attempt in 0..3 {
             let results = &self.state.results;
-            let durable = |node| results.get(&node).is_some_and(|held| held.record.is_some());
+            let durable = |node| results.get(&node).is_some_and(|held| !matches!(held.at, At::Unknown));
             if self.state.cache.shrink(durable) {
                 return;
             }
@@ -54,8 +65,13 @@ impl Engine<'_> {
     /// Notes where results are in the store that became durable.
     pub(super) fn take_placed(&mut self) {
         for (node, record) in self.writer.placed() {
-            if let Some(held) = self.state.results.get_mut(&node).filter(|held| held.readers > 0) {
-                held.record = Some(record);
+            let same = self.state.same.remove(&node).unwrap_or_default();
+            for node in same.into_iter().chain([node]) {
+                if let Some(held) = self.state.results.get_mut(&node).filter(|held| held.readers > 0) {
+                    // Without a database a result is found by its key at once, and what stands with it may be long.
+                    let by_key = self.layout == Layout::Filesystem;
+                    held.at = if by_key { At::Key } else { At::Record(record.clone()) };
+                }
             }
         }
     }
@@ -66,15 +82,15 @@ impl Engine<'_> {
             if let Some(result) = self.state.results.get_mut(&producer) {
                 result.readers = result.readers.saturating_sub(1);
                 if result.readers == 0 {
-                    result.record = None;
+                    result.at = At::Key;
                     self.state.cache.forget(producer);
                 }
             }
         }
     }
 
-    /// The message for a node, or the node whose result it reads and which has to be computed anew.
-    pub(super) fn task(&mut self, node: NodeId) -> Result<Task, NodeId> {
+    /// The message for a node.
+    pub(super) fn task(&mut self, node: NodeId) -> Result<Task, Unread> {
         let mut params = Vec::new();
         if let Some(detail) = self.plan.detail(node) {
             for (name, arg) in &detail.params {
@@ -109,32 +125,41 @@ impl Engine<'_> {
         })
     }
 
-    fn result_param(&mut self, producer: NodeId) -> Result<Param, NodeId> {
+    fn result_param(&mut self, producer: NodeId) -> Result<Param, Unread> {
         let held = self.state.results.get(&producer).expect("BUG: a node before the results that it reads");
         let ResultId { kind, digest } = held.id;
         if let Some(bytes) = self.state.cache.get(producer) {
             return Ok(Param::Inline(kind, bytes));
         }
-        let read = match &held.record {
-            // A large result of this run.
-            None => return Ok(Param::Blob { kind, digest }),
-            Some(record) if record.len > INLINE_MAX_BYTES as u64 || record.place == Place::File => {
-                self.reader.lend(record).map(|()| Param::Blob { kind, digest })
+        let found;
+        let record = match &held.at {
+            At::Unknown => return Ok(Param::Blob { kind, digest }),
+            At::Record(record) => Some(record),
+            At::Key => {
+                found = self.reader.lookup(self.keys.of(producer));
+                found.as_ref()
             }
-            Some(record) => self.reader.read(record).map(|bytes| Param::Inline(kind, bytes)),
         };
-        match read {
-            Ok(param) => {
-                if let Param::Inline(_, bytes) = &param {
-                    self.state.cache.put(producer, bytes.clone());
-                    self.shrink_cache();
-                }
-                Ok(param)
-            }
-            Err(error) => {
-                self.report.say(&format!("{error}; node {} runs again", self.plan.name(producer)));
-                Err(producer)
-            }
+        let Some(record) = record else { return Err(self.gone(producer, "its result is gone")) };
+        if record.len > INLINE_MAX_BYTES as u64 || record.place == Place::File {
+            return match self.reader.lend(record) {
+                Ok(()) => Ok(Param::Blob { kind, digest }),
+                Err(error) if error.is_full() => Err(Unread::Full(error.to_string())),
+                Err(error) => Err(self.gone(producer, &error.to_string())),
+            };
         }
+        match self.reader.read(record) {
+            Ok(bytes) => {
+                self.state.cache.put(producer, bytes.clone());
+                self.shrink_cache();
+                Ok(Param::Inline(kind, bytes))
+            }
+            Err(error) => Err(self.gone(producer, &error.to_string())),
+        }
+    }
+
+    fn gone(&self, producer: NodeId, why: &str) -> Unread {
+        self.report.say(&format!("{why}; node {} runs again", self.plan.name(producer)));
+        Unread::Gone(producer)
     }
 }

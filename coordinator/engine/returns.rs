@@ -10,6 +10,7 @@ use forkyard_shared::protocol::{Cause, Completion, Failure, FromWorker};
 use forkyard_shared::value::{Body, Value};
 
 use super::core::{Engine, NOT_RUN};
+use super::results::At;
 use crate::key::ResultId;
 use crate::manifest::OnFailure;
 use crate::plan::Retry;
@@ -49,7 +50,13 @@ impl Engine<'_> {
 
     pub(super) fn on_result(&mut self, node: NodeId, value: Value, ran: Ran, log: Vec<u8>) {
         let (kind, digest, len) = (value.kind, value.digest, value.len());
-        let wanted = self.state.readers.contains_key(&node);
+        let changed = self.keys.changed_file(node);
+        if changed.is_some() {
+            // Nobody can tell what it read. Identical ones ask again, with the file as it is now.
+            self.release_waiting(node);
+        }
+        let same = self.waiting_for(node);
+        let wanted = same.iter().chain([&node]).any(|node| self.state.readers.contains_key(node));
         let (new, bytes) = match value.body {
             Body::Inline(bytes) => {
                 let kept = wanted.then(|| bytes.clone());
@@ -57,6 +64,7 @@ impl Engine<'_> {
             }
             Body::File { name, len, packed } => {
                 if let Err(error) = self.adopt_blob(&name, digest, packed) {
+                    same.into_iter().for_each(|other| self.scheduler.release(other));
                     let failure =
                         Failure { message: format!("keep result {digest}: {error}"), cause: Cause::DiskFull };
                     return self.on_failure(node, failure, ran, log);
@@ -64,11 +72,10 @@ impl Engine<'_> {
                 (NewValue::File { len }, None)
             }
         };
-        self.keep(node, ResultId { kind, digest }, bytes, None);
+        let id = ResultId { kind, digest };
+        self.keep(node, id, bytes.clone(), At::Unknown);
         let mut not_kept = None;
-        if let Some(path) = self.keys.changed_file(node) {
-            // Nobody can tell what it read. Identical ones ask again, with the file as it is now.
-            self.release_waiting(node);
+        if let Some(path) = changed {
             self.keys.disown(node);
             let path = path.display();
             not_kept = Some(format!("its result is not kept: {path} was changed while it waited or ran"));
@@ -78,12 +85,13 @@ impl Engine<'_> {
             let artifacts = self.plan.artifacts_of(node).to_vec();
             self.writer.put(NewResult { node, key, kind, digest, value: new, duration, artifacts, wanted });
         }
-        let held = self.waiting_for(node);
         self.scheduler.done(node, Outcome::Ran);
         self.tell(node, Outcome::Ran, Some((ran, log)), Some((digest, len)), not_kept.as_deref());
-        for other in held {
-            let bytes = self.state.cache.get(node);
-            self.keep(other, ResultId { kind, digest }, bytes, None);
+        for other in same {
+            self.keep(other, id, bytes.clone(), At::Unknown);
+            if wanted {
+                self.state.same.entry(node).or_default().push(other);
+            }
             self.scheduler.done(other, Outcome::Cached);
             self.tell(other, Outcome::Cached, None, Some((digest, len)), None);
         }
@@ -116,10 +124,8 @@ impl Engine<'_> {
                 }
             }
             Cause::DiskFull => {
-                // Not the node's fault: it runs when there is room.
-                self.state.ending = Ending::StoreFull(failure.message);
                 self.give_back(node);
-                return self.stop();
+                return self.on_full(failure.message);
             }
             Cause::Artifact(artifact) => {
                 self.state.ending = Ending::ArtifactChanged(artifact);
@@ -192,6 +198,12 @@ impl Engine<'_> {
         if stop {
             self.stop();
         }
+    }
+
+    /// The store's disk is full, which is no node's fault: what is left runs when there is room.
+    pub(super) fn on_full(&mut self, message: String) {
+        self.state.ending = Ending::StoreFull(message);
+        self.stop();
     }
 
     /// Starts nothing new.

@@ -1,6 +1,7 @@
 //! What is in a store, all of it: every result with the runs that name it. For whoever cleans up or counts.
 
 use std::collections::{HashMap, HashSet};
+use std::io::ErrorKind;
 
 use forkyard_shared::digest::Digest;
 
@@ -9,8 +10,8 @@ use super::dir::StoreDir;
 use super::error::StoreError;
 use super::journal::read_journal;
 use super::reader::Reader;
-use super::record::Record;
-use super::runs::list_runs;
+use super::record::{Place, Record};
+use super::runs::RunDir;
 
 /// All results of a store at one moment.
 pub(crate) struct Census {
@@ -25,7 +26,11 @@ impl Census {
     pub fn take(reader: &Reader) -> Result<Census, StoreError> {
         let (mut results, mut damaged) = (HashMap::new(), HashMap::new());
         reader.backend.each(&mut |key, found: Found| match found {
-            Ok(record) => {
+            Ok(mut record) => {
+                if let Place::Inline(bytes) = &mut record.place {
+                    // Of no use here, and much where there are many.
+                    *bytes = Vec::new();
+                }
                 damaged.remove(&key);
                 results.insert(key, record);
             }
@@ -52,17 +57,41 @@ pub(crate) struct Named {
     pub run: u64,
 }
 
-/// The results that the journals of runs name, by key.
-pub(crate) fn named_results(dir: &StoreDir) -> HashMap<Digest, Named> {
-    let mut named = HashMap::new();
-    for run in list_runs(&dir.path) {
-        // A run that was killed before its first commit has no journal.
-        let read = read_journal(&run.journal_path(), |entry| {
-            if let Some(key) = entry.key {
-                named.insert(key, Named { node: entry.node, run: run.id });
+/// What the journals of runs name.
+#[derive(Default)]
+pub(crate) struct NamedResults {
+    /// Results, by key.
+    pub by_key: HashMap<Digest, Named>,
+    /// Runs that ended well enough to have a whole journal, and have none.
+    pub damaged: Vec<RunDir>,
+}
+
+/// Reads all journals.
+///
+/// # Errors
+/// When one cannot be read.
+pub(crate) fn named_results(dir: &StoreDir) -> Result<NamedResults, StoreError> {
+    let mut named = NamedResults::default();
+    for run in dir.runs()? {
+        let path = run.journal_path();
+        let mut nodes = HashMap::new();
+        let sound = match read_journal(&path, |entry| {
+            nodes.insert(entry.node, entry.key);
+        }) {
+            Ok(sound) => sound,
+            // A run that was killed before its first commit has no journal.
+            Err(error) if error.kind() == ErrorKind::NotFound => run.summary().is_none(),
+            Err(error) => return Err(StoreError::Io(format!("read {}", path.display()), error)),
+        };
+        for (node, key) in nodes {
+            if let Some(key) = key {
+                named.by_key.insert(key, Named { node, run: run.id });
             }
-        });
-        read.ok();
+        }
+        // One that was killed may have left a torn end.
+        if run.header().is_none() || (!sound && run.summary().is_some()) {
+            named.damaged.push(run);
+        }
     }
-    named
+    Ok(named)
 }

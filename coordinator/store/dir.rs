@@ -13,6 +13,7 @@ use super::error::StoreError;
 use super::format::{self, Layout};
 use super::lock::Lock;
 use super::netfs::network_file_system;
+use super::runs::{RunDir, list_runs};
 
 /// The directory of a store.
 #[derive(Clone)]
@@ -75,6 +76,13 @@ impl StoreDir {
         self.clear_copies();
         let layout = match format::read(&self.path)? {
             Some(layout) => layout,
+            None if !self.runs()?.is_empty() => {
+                return Err(StoreError::Damaged(format!(
+                    "{} is missing: without it nobody knows how the store was made; put it back (it reads \
+                     {{\"format\":1,\"layout\":\"hybrid\"}} or another layout), or name another --store",
+                    self.path.join("store.json").display()
+                )));
+            }
             None => {
                 backend::create(self, wanted)?;
                 format::write(&self.path, wanted)?;
@@ -88,6 +96,12 @@ impl StoreDir {
     /// The lock, for who changes a store.
     pub fn lock(&self) -> Result<Lock, StoreError> {
         Lock::take(&self.lock_path()).map_err(|error| StoreError::Lock(self.path.clone(), error))
+    }
+
+    /// Its runs, oldest first.
+    pub fn runs(&self) -> Result<Vec<RunDir>, StoreError> {
+        list_runs(&self.path)
+            .map_err(|error| StoreError::Io(format!("read {}", self.path.join("runs").display()), error))
     }
 
     /// The layout of a store that must be there.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use forkyard_shared::blob::BlobError;
 
+use super::format::FORMAT;
 use super::lock::LockError;
 
 /// Why a store cannot be used.
@@ -39,13 +40,37 @@ impl fmt::Display for StoreError {
             StoreError::Lock(dir, error) => write!(f, "store {}: {error}", dir.display()),
             StoreError::Newer(dir, format) => write!(
                 f,
-                "store {} has format {format}, this forkyard knows format 1: use the forkyard that made it",
+                "store {} has format {format}, this forkyard knows format {FORMAT}: use the forkyard that made it",
                 dir.display()
             ),
             StoreError::Io(what, error) => write!(f, "{what}: {error}"),
             StoreError::Database(path, error) => write!(f, "database {}: {error}", path.display()),
             StoreError::Damaged(what) => f.write_str(what),
             StoreError::Output(error) => write!(f, "write a value: {error}"),
+        }
+    }
+}
+
+impl StoreError {
+    /// Whether there is no room on its disk.
+    pub fn is_full(&self) -> bool {
+        match self {
+            StoreError::Io(_, error) | StoreError::Output(error) => {
+                matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            StoreError::Database(_, error) => {
+                error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether what was to be read is damaged or not there, and not only out of reach.
+    pub fn is_loss(&self) -> bool {
+        match self {
+            StoreError::Damaged(_) => true,
+            StoreError::Io(_, error) => error.kind() == io::ErrorKind::NotFound,
+            _ => false,
         }
     }
 }

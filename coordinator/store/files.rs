@@ -126,12 +126,15 @@ impl Backend for Files {
     fn each(&self, each: &mut dyn FnMut(Digest, Found)) -> Result<(), StoreError> {
         let results = self.dir.results_dir();
         let dirs = fs::read_dir(&results).map_err(|error| during("read", &results, error))?;
-        for dir in dirs.flatten() {
-            for file in fs::read_dir(dir.path()).into_iter().flatten().flatten() {
+        for dir in dirs.flatten().map(|dir| dir.path()) {
+            let files = fs::read_dir(&dir).map_err(|error| during("read", &dir, error))?;
+            for file in files.flatten() {
                 let Some(key) = file.file_name().to_str().and_then(Digest::from_hex) else { continue };
-                // One that is gone by now was removed.
-                if let Ok(bytes) = fs::read(file.path()) {
-                    each(key, Record::decode(key, &bytes).ok_or(bytes));
+                match fs::read(file.path()) {
+                    Ok(bytes) => each(key, Record::decode(key, &bytes).ok_or(bytes)),
+                    // It was removed meanwhile.
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    Err(error) => return Err(during("read", &file.path(), error)),
                 }
             }
         }

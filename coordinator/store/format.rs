@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::error::StoreError;
 
 /// The format of stores of all layouts. A newer one is refused by name.
-const FORMAT: u64 = 1;
+pub(crate) const FORMAT: u64 = 1;
 
 /// Where results and their values are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +73,12 @@ pub(super) fn read(dir: &Path) -> Result<Option<Layout>, StoreError> {
     let AnyFormat { format } = serde_json::from_slice(&text).map_err(damaged)?;
     if format > FORMAT {
         return Err(StoreError::Newer(dir.into(), format));
+    }
+    if format < FORMAT {
+        return Err(StoreError::Damaged(format!(
+            "{} is damaged: there is no format {format}",
+            path.display()
+        )));
     }
     let known: StoreJson = serde_json::from_slice(&text).map_err(damaged)?;
     Ok(Some(known.layout))

@@ -1,6 +1,6 @@
-//! `forkyard store gc`: forgets old runs, and every result and value that no kept run names. Runs go first,
-//! then results, then values: whoever is killed in between leaves nothing that names what is gone, and the next
-//! gc goes on.
+//! `forkyard store gc`: forgets old runs, and every result and value that no kept run names. Runs go first, then
+//! files, then results and the rows of values: whoever is killed in between leaves results that no run names, and
+//! the next gc goes on.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -14,7 +14,7 @@ use super::dir::StoreDir;
 use super::error::StoreError;
 use super::reader::Reader;
 use super::record::Place;
-use super::runs::{RunDir, list_runs};
+use super::runs::{RunDir, note_removed};
 use super::verify::blob_digests;
 
 /// What is to be kept. A run must pass every limit that is given.
@@ -45,22 +45,21 @@ pub(crate) struct Plan {
 pub(crate) fn plan(dir: &StoreDir, keep: &Keep) -> Result<Plan, StoreError> {
     let reader = Reader::look(dir, 0)?;
     let census = Census::take(&reader)?;
-    let runs = list_runs(&dir.path);
-    let named = named_results(dir);
+    let runs = dir.runs()?;
+    let named = named_results(dir)?;
     let there: HashSet<u64> = runs.iter().map(|run| run.id).collect();
     // A run that was killed may have made a result durable that its journal does not name. One that is gone was
     // removed by a gc, perhaps by one that was killed before it came to the results.
     let newest = |key: &Digest, made: u64| {
         let made = if there.contains(&made) { made } else { 0 };
-        named.get(key).map_or(made, |named| named.run.max(made))
+        named.by_key.get(key).map_or(made, |named| named.run.max(made))
     };
     let mut first_kept = runs.last().map_or(1, |run| run.id + 1);
     let values = values_by_newest_run(&census, newest);
     let (mut bytes, now) = (0u64, SystemTime::now());
     for (count, run) in runs.iter().rev().enumerate() {
         bytes += values.get(&run.id).copied().unwrap_or(0);
-        let started = run.header().map(|header| SystemTime::UNIX_EPOCH + Duration::from_secs(header.started));
-        let age = started.map_or(Duration::MAX, |started| now.duration_since(started).unwrap_or_default());
+        let age = now.duration_since(started(run)).unwrap_or_default();
         if keep.runs.is_some_and(|most| count >= most)
             || keep.younger_than.is_some_and(|limit| age > limit)
             || keep.bytes.is_some_and(|most| bytes > most)
@@ -68,6 +67,14 @@ pub(crate) fn plan(dir: &StoreDir, keep: &Keep) -> Result<Plan, StoreError> {
             break;
         }
         first_kept = run.id;
+    }
+    if let Some(run) = named.damaged.iter().find(|run| run.id >= first_kept) {
+        return Err(StoreError::Damaged(format!(
+            "run {} is to be kept, but {} is damaged, so that nobody knows which results it names; remove that \
+             directory to go on without it",
+            run.id,
+            run.path.display()
+        )));
     }
     let dead = census.results.iter().filter(|(key, record)| newest(key, record.run) < first_kept);
     let results: Vec<Digest> = dead.map(|(key, _)| *key).collect();
@@ -90,6 +97,14 @@ pub(crate) fn plan(dir: &StoreDir, keep: &Keep) -> Result<Plan, StoreError> {
     Ok(Plan { first_kept, runs, results, bytes, census, reader })
 }
 
+/// When a run started; by its directory, if it does not say.
+fn started(run: &RunDir) -> SystemTime {
+    match run.header() {
+        Some(header) => SystemTime::UNIX_EPOCH + Duration::from_secs(header.started),
+        None => fs::metadata(&run.path).and_then(|dir| dir.modified()).unwrap_or_else(|_| SystemTime::now()),
+    }
+}
+
 /// Bytes of values by the newest run that names them.
 fn values_by_newest_run(census: &Census, newest: impl Fn(&Digest, u64) -> u64) -> HashMap<u64, u64> {
     let mut value_runs: HashMap<Digest, (u64, u64)> = HashMap::new();
@@ -106,15 +121,18 @@ fn values_by_newest_run(census: &Census, newest: impl Fn(&Digest, u64) -> u64) -
 impl Plan {
     /// Removes what goes. The caller holds the store's lock.
     pub fn carry_out(mut self, dir: &StoreDir) -> Result<(), StoreError> {
+        if let Some(newest) = self.runs.last() {
+            let path = newest.path.display();
+            note_removed(&dir.path, newest.id)
+                .map_err(|error| StoreError::Io(format!("note that {path} is removed"), error))?;
+        }
         for run in &self.runs {
             fs::remove_dir_all(&run.path)
                 .map_err(|error| StoreError::Io(format!("remove {}", run.path.display()), error))?;
         }
         // Damaged results are nobody's.
         self.results.extend(self.census.damaged.keys());
-        self.reader.backend.forget(&self.results)?;
         self.results.iter().for_each(|key| drop(self.census.results.remove(key)));
-
         let kept = || self.census.results.values();
         let rows: Vec<(i64, u64)> = kept()
             .filter_map(
@@ -123,7 +141,7 @@ impl Plan {
             .collect();
         let files: HashSet<Digest> =
             kept().filter(|record| record.place == Place::File).map(|record| record.digest).collect();
-        self.reader.backend.sweep(&rows)?;
+        // Files first, because a database needs room to become smaller. A result whose value is gone is none.
         for digest in blob_digests(dir) {
             let (plain, packed) =
                 (blob_path(&dir.blobs_dir(), digest), packed_path(&dir.blobs_dir(), digest));
@@ -134,6 +152,8 @@ impl Plan {
                 fs::remove_file(&packed).ok();
             }
         }
+        self.reader.backend.forget(&self.results)?;
+        self.reader.backend.sweep(&rows)?;
         fs::remove_dir_all(dir.quarantine_dir()).ok();
         Ok(())
     }

@@ -82,27 +82,29 @@ pub(super) fn append(file: &mut File, payload: &[u8]) -> io::Result<()> {
 }
 
 /// Hands the entries of a journal to `each`, oldest first; a later one of the same node replaces an
-/// earlier one.
-pub(crate) fn read_journal(path: &Path, mut each: impl FnMut(JournalEntry)) -> io::Result<()> {
+/// earlier one. Whether all of it is sound: a frame that does not pass its check is left out, and so is a torn end.
+pub(crate) fn read_journal(path: &Path, mut each: impl FnMut(JournalEntry)) -> io::Result<bool> {
     let mut bytes = Vec::new();
     File::open(path)?.read_to_end(&mut bytes)?;
-    let mut rest = bytes.as_slice();
-    while let Some((payload, after)) = frame(rest) {
-        let mut entries = payload;
+    let (mut rest, mut sound) = (bytes.as_slice(), true);
+    while let Some((payload, passes, after)) = frame(rest) {
+        sound &= passes;
+        let mut entries = if passes { payload } else { &[] };
         while let Ok((entry, used)) = bincode::decode_from_slice(entries, config::standard()) {
             each(entry);
             entries = &entries[used..];
         }
         rest = after;
     }
-    Ok(())
+    Ok(sound && rest.is_empty())
 }
 
-fn frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+/// The first frame, whether it passes its check, and what comes after it.
+fn frame(bytes: &[u8]) -> Option<(&[u8], bool, &[u8])> {
     let (len, rest) = bytes.split_first_chunk::<4>()?;
     let (check, rest) = rest.split_first_chunk::<8>()?;
     let (payload, after) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
-    (Digest::of(payload).0[..8] == *check).then_some((payload, after))
+    Some((payload, Digest::of(payload).0[..8] == *check, after))
 }
 
 #[cfg(test)]
@@ -136,8 +138,8 @@ mod tests {
         for (len, expected) in [(whole, "abc"), (whole - 1, "ab"), (3, "")] {
             file.set_len(len).unwrap();
             let mut read = String::new();
-            read_journal(&path, |entry| read.push_str(&entry.node)).unwrap();
-            assert_eq!(read, expected);
+            let sound = read_journal(&path, |entry| read.push_str(&entry.node)).unwrap();
+            assert_eq!((read.as_str(), sound), (expected, len == whole));
         }
     }
 }

@@ -30,9 +30,9 @@ impl fmt::Display for LockError {
         match self {
             LockError::Held { pid: Some(pid) } => write!(
                 f,
-                "a run of process {pid} is using this store; wait for it, or stop it with `kill {pid}`"
+                "process {pid} is using this store (a run, or a verify or gc); wait for it, or stop it with `kill {pid}`"
             ),
-            LockError::Held { pid: None } => write!(f, "another run is using this store"),
+            LockError::Held { pid: None } => write!(f, "another process is using this store"),
             LockError::Io(error) => write!(f, "lock the store: {error}"),
         }
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use nix::sys::statfs::statfs;
 
 /// File systems over a network, by the number that `statfs` gives them (linux/magic.h and their own sources).
-const NETWORK: [(i64, &str); 11] = [
+const NETWORK: [(i64, &str); 13] = [
     (0x6969, "NFS"),
     (0x517b, "SMB"),
     (0xff53_4d42, "CIFS"),
@@ -18,6 +18,8 @@ const NETWORK: [(i64, &str); 11] = [
     (0x0bd0_0bd0, "Lustre"),
     (0x1983_0326, "BeeGFS"),
     (0x4750_4653, "GPFS"),
+    (0x0102_1997, "9P"),
+    (0x6573_5546, "FUSE: sshfs, s3fs and the like"),
 ];
 
 /// The name of the network file system that a directory lies on.

@@ -1,7 +1,7 @@
 //! Reading from a store. Whatever is read is checked; what does not fit its check or its digest is never
 //! handed out.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Write};
@@ -22,6 +22,8 @@ pub(crate) struct Reader {
     pub(super) backend: Box<dyn Backend>,
     /// Values whose bytes were found damaged: their nodes run anew.
     distrusted: RefCell<HashSet<Digest>>,
+    /// Whether all that is read is of one moment.
+    holding: Cell<bool>,
 }
 
 /// A result is damaged, or its value is not where it should be.
@@ -55,14 +57,24 @@ impl Reader {
     }
 
     fn open(dir: &StoreDir, layout: Layout) -> Result<Reader, StoreError> {
-        Ok(Reader { dir: dir.clone(), layout, backend: dir.open(layout)?, distrusted: RefCell::default() })
+        Ok(Reader {
+            dir: dir.clone(),
+            layout,
+            backend: dir.open(layout)?,
+            distrusted: RefCell::default(),
+            holding: Cell::default(),
+        })
     }
 
     /// Calls `work`, which reads a lot, on one moment of the store.
     pub fn at_one_moment<T>(&self, work: impl FnOnce() -> T) -> T {
+        let inside = self.holding.replace(true);
         self.backend.hold_moment(true);
         let done = work();
-        self.backend.hold_moment(false);
+        if !inside {
+            self.holding.set(false);
+            self.backend.hold_moment(false);
+        }
         done
     }
 
@@ -132,10 +144,11 @@ impl Reader {
         match &record.place {
             Place::Inline(bytes) => out.write_all(bytes).map_err(StoreError::Output),
             Place::File => Ok(blob::write_to(&self.dir.blobs_dir(), record.digest, out)?),
-            Place::Row(first) => {
+            // One moment: what is freed in between may be given to another value.
+            Place::Row(first) => self.at_one_moment(|| {
                 self.check(record)?;
                 self.backend.copy_rows(*first, record.len, out)
-            }
+            }),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -57,11 +57,16 @@ pub(crate) struct RunSummary {
 impl RunDir {
     /// Makes the directory of the next run of a store. The caller holds the store's lock.
     pub fn create(store: &Path, header: &RunHeader) -> io::Result<RunDir> {
-        let id = list_runs(store).last().map_or(1, |last| last.id + 1);
+        let newest = list_runs(store)?.last().map_or(0, |last| last.id);
+        let id = newest.max(last_removed(store)) + 1;
         let path = store.join("runs").join(id.to_string());
         fs::create_dir_all(&path)?;
-        fs::write(path.join("run.json"), serde_json::to_vec_pretty(header)?)?;
-        Ok(RunDir { id, path })
+        let written = write_whole(&path.join("run.json"), &serde_json::to_vec_pretty(header)?);
+        if written.is_err() {
+            // A run without a header is nobody's.
+            fs::remove_dir_all(&path).ok();
+        }
+        written.map(|()| RunDir { id, path })
     }
 
     pub fn journal_path(&self) -> PathBuf {
@@ -83,25 +88,51 @@ impl RunDir {
     }
 
     pub fn write_summary(&self, summary: &RunSummary) -> io::Result<()> {
-        let temporary = self.path.join("summary.new");
-        fs::write(&temporary, serde_json::to_vec_pretty(summary)?)?;
-        fs::rename(temporary, self.path.join("summary.json"))
+        write_whole(&self.path.join("summary.json"), &serde_json::to_vec_pretty(summary)?)
     }
 }
 
 /// The runs of a store, oldest first.
-pub(crate) fn list_runs(store: &Path) -> Vec<RunDir> {
-    let entries = fs::read_dir(store.join("runs")).into_iter().flatten().flatten();
-    let mut runs: Vec<RunDir> = entries
-        .filter_map(|entry| {
-            Some(RunDir { id: entry.file_name().to_str()?.parse().ok()?, path: entry.path() })
-        })
-        .collect();
-    runs.sort_by_key(|run| run.id);
-    runs
+///
+/// # Errors
+/// When they cannot be read; a store without any has none.
+pub(super) fn list_runs(store: &Path) -> io::Result<Vec<RunDir>> {
+    let mut runs = Vec::new();
+    let entries = match fs::read_dir(store.join("runs")) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(runs),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
+            runs.push(RunDir { id, path: entry.path() });
+        }
+    }
+    runs.sort_by_key(|run: &RunDir| run.id);
+    Ok(runs)
 }
 
-/// The newest run of a store.
-pub(crate) fn latest_run(store: &Path) -> Option<RunDir> {
-    list_runs(store).pop()
+/// The newest run of a store that has ended, and how.
+pub(crate) fn latest_summary(store: &Path) -> Option<RunSummary> {
+    list_runs(store).ok()?.iter().rev().find_map(RunDir::summary)
+}
+
+/// The highest number of a run that was removed: no other run gets it.
+fn last_removed(store: &Path) -> u64 {
+    let text = fs::read_to_string(store.join("runs").join("removed"));
+    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Notes that runs up to this one are about to be removed.
+pub(super) fn note_removed(store: &Path, id: u64) -> io::Result<()> {
+    write_whole(&store.join("runs").join("removed"), id.max(last_removed(store)).to_string().as_bytes())
+}
+
+/// Writes a file that is there whole or not at all.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(temporary, path)
 }

@@ -359,8 +359,9 @@ impl Sqlite {
 
     fn index_blobs(&self) -> rusqlite::Result<()> {
         self.connection.execute(
-            "INSERT OR IGNORE INTO blob_index SELECT digest, min(id) FROM blobs
-             WHERE id > (SELECT blobs FROM folded) AND digest IS NOT NULL GROUP BY digest ORDER BY digest",
+            "INSERT INTO blob_index SELECT digest, max(id) FROM blobs
+             WHERE id > (SELECT blobs FROM folded) AND digest IS NOT NULL GROUP BY digest ORDER BY digest
+             ON CONFLICT (digest) DO UPDATE SET id = excluded.id",
             [],
         )?;
         self.connection.execute("UPDATE folded SET blobs = (SELECT coalesce(max(id), 0) FROM blobs)", [])?;
@@ -513,7 +514,9 @@ impl Backend for Sqlite {
         self.at_once(|database| {
             let forget = || {
                 let mut delete = database.connection.prepare("DELETE FROM results WHERE key = ?1")?;
-                keys.iter().try_for_each(|key| delete.execute([key.0]).map(drop))
+                keys.iter().try_for_each(|key| delete.execute([key.0]).map(drop))?;
+                // Who has learnt the store must see that it is another one.
+                database.connection.execute("UPDATE folded SET results = results + 1", []).map(drop)
             };
             forget().map_err(|error| database.error(error))
         })

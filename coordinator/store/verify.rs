@@ -2,12 +2,13 @@
 //! again.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 
 use forkyard_shared::blob::{self, digest_of_name};
 use forkyard_shared::digest::Digest;
 
-use super::census::{Census, named_results};
+use super::census::{Census, NamedResults, named_results};
 use super::dir::{StoreDir, make_dir};
 use super::error::StoreError;
 use super::reader::Reader;
@@ -23,80 +24,140 @@ pub(crate) struct Verified {
     pub damaged: Vec<(String, Vec<String>)>,
 }
 
+/// What is wrong, and the keys of the results that are lost by it.
+type Found = Vec<(String, Vec<Digest>)>;
+
 /// Checks a store. The caller holds its lock.
+///
+/// # Errors
+/// When something cannot be read that is not known to be damaged: then nothing is taken out of use.
 pub(crate) fn verify(dir: &StoreDir) -> Result<Verified, StoreError> {
-    let layout = dir.layout()?;
     let mut reader = Reader::look(dir, 0)?;
     let census = Census::take(&reader)?;
-    let quarantine = dir.quarantine_dir();
-    let mut verified = Verified { results: census.results.len() as u64, bytes: 0, damaged: Vec::new() };
+    let named = named_results(dir)?;
+    let mut found = Found::new();
+    let bytes = reader.at_one_moment(|| check_values(dir, &reader, &census, &mut found))?;
+    for (key, record) in &census.damaged {
+        set_aside(dir, &format!("{key}.result"), |file| file.write_all(record).map_err(StoreError::Output))?;
+        found.push((format!("result {key} is damaged: it does not pass its check"), vec![*key]));
+    }
+    check_other_blobs(dir, &census, &mut found)?;
+    for run in &named.damaged {
+        let what = format!("{} is damaged: not all that the run did is known any more", run.path.display());
+        found.push((what, Vec::new()));
+    }
 
-    let mut checked: HashMap<Digest, Option<String>> = HashMap::new();
-    let mut lost: Vec<(String, Vec<Digest>)> = Vec::new();
-    let mut by_value: HashMap<Digest, Vec<Digest>> = HashMap::new();
-    reader.at_one_moment(|| {
-        for (key, record) in &census.results {
-            by_value.entry(record.digest).or_default().push(*key);
-            if checked.contains_key(&record.digest) {
-                continue;
-            }
-            verified.bytes += record.len;
-            let trouble = reader.check(record).err();
-            if trouble.is_some() {
-                make_dir(&quarantine)?;
-                set_aside(dir, &reader, record)?;
-            }
-            checked.insert(record.digest, trouble.map(|trouble| trouble.to_string()));
-        }
-        Ok::<(), StoreError>(())
-    })?;
-    for (digest, trouble) in &checked {
-        if let Some(trouble) = trouble {
-            lost.push((trouble.clone(), by_value.remove(digest).unwrap_or_default()));
-        }
-    }
-    for (key, bytes) in &census.damaged {
-        make_dir(&quarantine)?;
-        let path = quarantine.join(format!("{key}.result"));
-        fs::write(&path, bytes)
-            .map_err(|error| StoreError::Io(format!("write {}", path.display()), error))?;
-        lost.push((format!("result {key} is damaged: it does not pass its check"), vec![*key]));
-    }
-    // Values that no result names, too: a result that comes may find its value there already.
-    for digest in blob_digests(dir).into_iter().filter(|digest| !checked.contains_key(digest)) {
-        if let Err(error) = blob::check(&dir.blobs_dir(), digest) {
-            dir.quarantine(layout, digest).ok();
-            lost.push((error.to_string(), Vec::new()));
-        }
-    }
-    let gone: Vec<Digest> = lost.iter().flat_map(|(_, keys)| keys.iter().copied()).collect();
+    let gone: Vec<Digest> = found.iter().flat_map(|(_, keys)| keys.iter().copied()).collect();
     if !gone.is_empty() {
         reader.backend.forget(&gone)?;
     }
-    if !lost.is_empty() {
-        let named = named_results(dir);
-        let node = |key: &Digest| named.get(key).map(|named| named.node.clone());
-        verified.damaged =
-            lost.into_iter().map(|(what, keys)| (what, keys.iter().filter_map(node).collect())).collect();
-        verified.damaged.sort();
+    // A damaged database may have lost results without a trace, but for the journals. They are told once.
+    let known = known_as_lost(dir);
+    let there = |key: &Digest| census.results.contains_key(key) || known.contains(key) || gone.contains(key);
+    let missing: Vec<Digest> = named.by_key.keys().copied().filter(|key| !there(key)).collect();
+    if !missing.is_empty() {
+        let results = crate::text::plural(missing.len(), "result");
+        found.push((format!("{results} that runs made durable or used: not in the store"), missing.clone()));
     }
-    Ok(verified)
+    note_as_lost(dir, gone.iter().chain(&missing))?;
+    let mut damaged: Vec<_> = found.into_iter().map(|(what, keys)| (what, nodes_of(&named, &keys))).collect();
+    damaged.sort();
+    Ok(Verified { results: census.results.len() as u64, bytes, damaged })
 }
 
-/// Moves a damaged value to where nobody reads it; of rows, what can be read of them.
-fn set_aside(dir: &StoreDir, reader: &Reader, record: &Record) -> Result<(), StoreError> {
-    match record.place {
-        Place::Inline(_) => {}
-        // One that is missing cannot be moved.
-        Place::File => drop(dir.quarantine(dir.layout()?, record.digest)),
-        Place::Row(first) => {
-            let path = dir.quarantine_dir().join(record.digest.to_hex());
-            let mut file = fs::File::create(&path)
-                .map_err(|error| StoreError::Io(format!("write {}", path.display()), error))?;
-            reader.backend.copy_rows(first, record.len, &mut file).ok();
+fn nodes_of(named: &NamedResults, keys: &[Digest]) -> Vec<String> {
+    let mut nodes: Vec<String> =
+        keys.iter().filter_map(|key| named.by_key.get(key).map(|named| named.node.clone())).collect();
+    nodes.sort();
+    nodes
+}
+
+/// Reads the values of all results, each in each place once; how many bytes that were.
+fn check_values(
+    dir: &StoreDir,
+    reader: &Reader,
+    census: &Census,
+    found: &mut Found,
+) -> Result<u64, StoreError> {
+    /// One value in one place, and the keys of the results that name it there.
+    struct Value<'a>(&'a Record, Vec<Digest>);
+    let mut by_place: HashMap<(Digest, Option<i64>), Value> = HashMap::new();
+    for (key, record) in &census.results {
+        let row = match record.place {
+            Place::Inline(_) => continue,
+            Place::Row(first) => Some(first),
+            Place::File => None,
+        };
+        by_place.entry((record.digest, row)).or_insert(Value(record, Vec::new())).1.push(*key);
+    }
+    let mut bytes = 0;
+    for Value(record, keys) in by_place.into_values() {
+        bytes += record.len;
+        match reader.check(record) {
+            Ok(()) => {}
+            Err(error) if !error.is_loss() => return Err(error),
+            Err(error) => {
+                match record.place {
+                    // Of rows what can be read of them; one of files that is missing cannot be moved.
+                    Place::Row(first) => set_aside(dir, &record.digest.to_hex(), |file| {
+                        reader.backend.copy_rows(first, record.len, file)
+                    })?,
+                    _ => drop(dir.quarantine(dir.layout()?, record.digest)),
+                }
+                found.push((error.to_string(), keys));
+            }
+        }
+    }
+    Ok(bytes)
+}
+
+/// Values that no result names: a result that comes may find its value there already.
+fn check_other_blobs(dir: &StoreDir, census: &Census, found: &mut Found) -> Result<(), StoreError> {
+    let in_files = census.results.values().filter(|record| record.place == Place::File);
+    let checked: HashSet<Digest> = in_files.map(|record| record.digest).collect();
+    for digest in blob_digests(dir).into_iter().filter(|digest| !checked.contains(digest)) {
+        match blob::check(&dir.blobs_dir(), digest).map_err(StoreError::from) {
+            Ok(()) => {}
+            Err(error) if !error.is_loss() => return Err(error),
+            Err(error) => {
+                dir.quarantine(dir.layout()?, digest).ok();
+                found.push((error.to_string(), Vec::new()));
+            }
         }
     }
     Ok(())
+}
+
+/// Keeps what is left of something damaged where nobody reads it.
+fn set_aside(
+    dir: &StoreDir,
+    name: &str,
+    write: impl FnOnce(&mut File) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    make_dir(&dir.quarantine_dir())?;
+    let path = dir.quarantine_dir().join(name);
+    let mut file =
+        File::create(&path).map_err(|error| StoreError::Io(format!("write {}", path.display()), error))?;
+    // Whatever could be read.
+    write(&mut file).ok();
+    Ok(())
+}
+
+/// Results that an earlier verify has told of.
+fn known_as_lost(dir: &StoreDir) -> HashSet<Digest> {
+    let text = fs::read_to_string(dir.quarantine_dir().join("lost")).unwrap_or_default();
+    text.lines().filter_map(Digest::from_hex).collect()
+}
+
+fn note_as_lost<'a>(dir: &StoreDir, keys: impl Iterator<Item = &'a Digest>) -> Result<(), StoreError> {
+    let lines: String = keys.map(|key| format!("{key}\n")).collect();
+    if lines.is_empty() {
+        return Ok(());
+    }
+    make_dir(&dir.quarantine_dir())?;
+    let path = dir.quarantine_dir().join("lost");
+    let note = || File::options().create(true).append(true).open(&path)?.write_all(lines.as_bytes());
+    note().map_err(|error| StoreError::Io(format!("write {}", path.display()), error))
 }
 
 /// The digests that files under `blobs/` are named after.

@@ -16,7 +16,7 @@ use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
 use forkyard_shared::ids::{ArtifactId, NodeId};
 use parking_lot::Mutex;
 
-use super::backend::{Backend, NewResult};
+use super::backend::{Backend, NewResult, NewValue};
 use super::dir::StoreDir;
 use super::error::StoreError;
 use super::format::Layout;
@@ -30,6 +30,9 @@ const SOON: Duration = Duration::from_millis(5);
 
 /// Chunks that may wait for the writer before the run waits for it.
 const QUEUE_CHUNKS: usize = 16;
+
+/// A group with more bytes of values than this is committed at once.
+const GROUP_MAX_BYTES: usize = 16 << 20;
 
 /// The store is folded after this long without a result.
 const FOLD_AFTER: Duration = Duration::from_millis(500);
@@ -100,6 +103,7 @@ impl Writer {
             progress: progress.clone(),
             hurry: hurry.clone(),
             group: Vec::new(),
+            group_bytes: 0,
             group_journal: Vec::new(),
             due: None,
             more_to_fold: true,
@@ -190,6 +194,7 @@ struct Work {
     progress: Arc<Progress>,
     hurry: Arc<AtomicBool>,
     group: Vec<NewResult>,
+    group_bytes: usize,
     group_journal: Vec<u8>,
     due: Option<Instant>,
     more_to_fold: bool,
@@ -238,8 +243,12 @@ impl Work {
         let within = if dear { SOON.min(self.settings.commit_within) } else { self.settings.commit_within };
         let due = Instant::now() + within;
         for result in results {
+            self.group_bytes += match &result.value {
+                NewValue::Bytes(bytes) => bytes.len(),
+                NewValue::File { .. } => 0,
+            };
             self.group.push(result);
-            if self.group.len() >= self.settings.commit_every {
+            if self.group.len() >= self.settings.commit_every || self.group_bytes > GROUP_MAX_BYTES {
                 self.commit();
             }
         }
@@ -268,6 +277,7 @@ impl Work {
         self.progress.durable.fetch_add(self.group.len() as u64, Relaxed);
         self.more_to_fold |= !self.group.is_empty();
         self.group.clear();
+        self.group_bytes = 0;
         self.group_journal.clear();
     }
 

@@ -97,7 +97,8 @@ pub fn read(blobs_dir: &Path, digest: Digest) -> Result<Vec<u8>, BlobError> {
                 .read_to_end(&mut bytes)
                 .map_err(|error| unreadable(&blob.path, error)),
             Bytes::Packed(decoder) => {
-                decoder.take(BUFFER_BYTES as u64).read_to_end(&mut bytes).map_err(|_| damaged())
+                let read = decoder.take(BUFFER_BYTES as u64).read_to_end(&mut bytes);
+                read.map_err(|error| unpacking(&blob.path, error))
             }
         };
         if read? == 0 {
@@ -200,14 +201,21 @@ fn unreadable(path: &Path, error: io::Error) -> BlobError {
     BlobError::Unreadable { path: path.into(), error }
 }
 
+/// What cannot be unpacked is not what was packed, unless the system says why.
+fn unpacking(path: &Path, error: io::Error) -> BlobError {
+    match error.raw_os_error() {
+        Some(_) => unreadable(path, error),
+        None => BlobError::Damaged { path: path.into() },
+    }
+}
+
 fn copy(blob: &mut Blob, digest: Digest, out: &mut impl Write) -> Result<(), BlobError> {
     let (mut hasher, mut buffer) = (Hasher::new(), vec![0; BUFFER_BYTES]);
     loop {
         let read = match &mut blob.bytes {
             Bytes::Plain(file) => file.read(&mut buffer).map_err(|error| unreadable(&blob.path, error))?,
-            // What cannot be unpacked is not what was packed.
             Bytes::Packed(decoder) => {
-                decoder.read(&mut buffer).map_err(|_| BlobError::Damaged { path: blob.path.clone() })?
+                decoder.read(&mut buffer).map_err(|error| unpacking(&blob.path, error))?
             }
         };
         if read == 0 {

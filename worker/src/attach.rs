@@ -73,11 +73,14 @@ impl Artifact {
         let read = file.read_at(&mut start, 0)?;
         let (layout, table) = match &start[..read] {
             b"\x93NUMPY" => (Layout::Npy(read_npy(&file, len)?), None),
-            [b'{', ..] => {
-                let (table, layout) = index_jsonl(&file, len, "id")?;
-                let table = Mapping::of(&mapping::sealed_copy("forkyard-table", &table[..])?)?;
-                (Layout::Jsonl(layout), Some(table))
-            }
+            [b'{', ..] => match index_jsonl(&file, len, "id") {
+                Ok((table, layout)) => {
+                    let table = Mapping::of(&mapping::sealed_copy("forkyard-table", &table[..])?)?;
+                    (Layout::Jsonl(layout), Some(table))
+                }
+                // Other text starts with a brace too.
+                Err(_) => (Layout::Raw, None),
+            },
             _ => (Layout::Raw, None),
         };
         let setup = ArtifactSetup { name: name.into(), path: path.into(), pinned: true, layout };
