@@ -193,6 +193,12 @@ fn a_result_can_be_an_artifact_whatever_its_size() {
             );
         }
     }
+    // Other text than records starts with a brace too.
+    let space = Space::with(
+        "[[node]]\nid = \"a\"\nop = \"exec\"\nrun = [\"echo\", \"{ int x; }\"]\n[[node]]\nid = \"b\"\nop = \"exec\"\nshell = true\nrun = \"cat $FORKYARD_ARTIFACT_A\"\nartifacts = [\"{{ nodes.a.result }}\"]\n",
+    );
+    space.run_manifest(0);
+    assert_eq!(space.result_text("b"), "{ int x; }\n");
     let space = Space::with(
         "[[node]]\nid = \"a\"\nop = \"value\"\nparams = { value = 1 }\n[[node]]\nid = \"b\"\nop = \"topk\"\nartifact = \"{{ nodes.a.result }}\"\nparams = { row = 0, k = 1 }\n",
     );
@@ -370,5 +376,94 @@ fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
         } else {
             fs::copy(entry.path(), target).unwrap();
         }
+    }
+}
+
+#[test]
+fn identical_nodes_run_once_however_little_fits_into_memory() {
+    for layout in LAYOUTS {
+        let mut manifest = format!("[run]\nlayout = \"{layout}\"\ncache_bytes = \"1KiB\"\n");
+        for n in 0..5 {
+            manifest += &format!("[[node]]\nid = \"x{n}\"\nop = \"exec\"\nrun = [\"seq\", \"1000\"]\n");
+            manifest += &format!(
+                "[[node]]\nid = \"y{n}\"\nop = \"exec\"\nrun = [\"tail\", \"-n\", \"{}\"]\nstdin = \"{{{{ nodes.x{n}.result }}}}\"\n",
+                n + 1
+            );
+        }
+        let space = Space::with(&manifest);
+        let ended = space.run_manifest(0);
+        assert!(!ended.stderr.contains("runs again"), "{layout}: {}", ended.stderr);
+        let ran = ended
+            .outcomes()
+            .split(' ')
+            .filter(|word| word.starts_with('x') && word.ends_with("=ran"))
+            .count();
+        assert_eq!(ran, 1, "{layout}");
+        assert_eq!(space.result_text("y4").lines().next(), Some("996"));
+    }
+}
+
+#[test]
+fn gc_is_careful_where_it_cannot_tell_what_a_run_names() {
+    for layout in LAYOUTS {
+        let space = Space::with(&with_layout(layout, &nodes()));
+        for _ in 0..2 {
+            space.run_manifest(0);
+        }
+        // A header that is gone says nothing of the run's age.
+        space.write(".forkyard/runs/2/run.json", "");
+        space.run(&["store", "gc", "--older-than", "1d"]).expect(4).says("run 2 is to be kept");
+        fs::remove_dir_all(space.path(".forkyard/runs/2")).unwrap();
+        let journal = space.path(".forkyard/runs/1/journal");
+        let sound = fs::read(&journal).unwrap();
+        let mut damaged = sound.clone();
+        damaged[20] ^= 1;
+        fs::write(&journal, damaged).unwrap();
+        let said = space.run(&["store", "verify"]).expect(4).stdout;
+        assert!(String::from_utf8(said).unwrap().contains("runs/1 is damaged"), "{layout}");
+        space
+            .run(&["store", "gc", "--keep-runs", "1"])
+            .expect(4)
+            .says("remove that directory to go on without it");
+        fs::write(&journal, sound).unwrap();
+        space.run(&["store", "verify"]).expect(0);
+        // The number of a run that is gone is not given again.
+        space.run(&["store", "gc", "--keep-runs", "0"]).expect(0).says("6 results");
+        space.run_manifest(0);
+        assert_eq!(space.run(&["runs", "--json"]).expect(0).events()[0]["run"], 2, "{layout}");
+    }
+}
+
+#[test]
+fn what_a_damaged_database_has_lost_is_told_once() {
+    let space = Space::with(&nodes());
+    space.run_manifest(0);
+    space.run(&["store", "gc", "--keep-runs", "1"]).expect(0);
+    let database = rusqlite::Connection::open(space.path(".forkyard/store.db")).unwrap();
+    space.run_manifest(0);
+    let lost = database.execute("DELETE FROM results", []).unwrap()
+        + database.execute("DELETE FROM log", []).unwrap();
+    assert!(lost > 0);
+    let said = String::from_utf8(space.run(&["store", "verify"]).expect(4).stdout).unwrap();
+    assert!(
+        said.contains("6 results that runs made durable or used: not in the store (of count, large,"),
+        "{said}"
+    );
+    space.run(&["store", "verify"]).expect(0);
+    assert_eq!(space.run_manifest(0).summary()["ran"], 6);
+}
+
+#[test]
+fn a_store_without_its_description_is_not_taken_for_a_new_one() {
+    for layout in LAYOUTS {
+        let space = Space::with(&with_layout(layout, &nodes()));
+        space.run_manifest(0);
+        let description = space.text(".forkyard/store.json");
+        fs::remove_file(space.path(".forkyard/store.json")).unwrap();
+        space.run_manifest(4).says("store.json is missing");
+        space.write(".forkyard/store.json", "{\"format\":0,\"layout\":\"hybrid\"}");
+        space.run_manifest(4).says("there is no format 0");
+        space.write(".forkyard/store.json", description);
+        assert_eq!(space.run_manifest(0).summary()["cached"], 6, "{layout}");
     }
 }

@@ -164,7 +164,7 @@ pub(super) enum StoreCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Forget old runs, and the results that no other run names
+    /// Forget old runs, the results that no other run names, and what is in quarantine
     Gc {
         /// Keep so many of the newest runs
         #[arg(long, value_name = "N")]
