@@ -140,6 +140,10 @@ fn csv_is_as_its_rfc_says() {
         ["text", "text", "one, \"two\"\r\nthree ü", "20", "1"],
     ];
     assert_eq!(rows, expected);
+    assert!(
+        table.contains("\r\nempty,ran,text,\"\",0,") && table.contains("\r\nfailed,failed,,,,"),
+        "{table}"
+    );
 }
 
 #[test]
@@ -254,7 +258,7 @@ fn a_damaged_result_is_null_with_its_reason_and_the_others_are_exported() {
     let database = Connection::open(space.path(".forkyard/store.db")).unwrap();
     assert_eq!(database.execute("UPDATE blobs SET bytes = zeroblob(2000)", []).unwrap(), 1);
 
-    let says = "2 results could not be read, and `value` is null there; the first is `a`: ";
+    let says = "2 results could not be exported, and `value` is null there; the first is `a`: ";
     let lines = space.export("jsonl", "-").expect(4).says(says).says("--refresh").events();
     for (line, bytes) in [(&lines[0], 50_000), (&lines[1], 2000)] {
         let told = ["kind", "value", "bytes"].map(|field| &line[field]);
@@ -335,4 +339,57 @@ fn only_a_regular_file_is_replaced() {
     space.export("csv", "link").expect(2).says("write link: it exists and is not a regular file");
     space.export("csv", text(&space.path(""))).expect(2).says("is not a regular file");
     space.export("csv", "no/t.csv").expect(2).says("write no/t.csv: No such file or directory");
+}
+
+/// Fails unless each value of a table, as Python understands it, has its digest.
+const DIGESTS: &str = r#"
+import base64, csv, hashlib, json, sys
+csv.field_size_limit(1 << 30)
+table = open(sys.argv[1], newline="")
+rows = csv.DictReader(table) if sys.argv[1].endswith("csv") else map(json.loads, table)
+count = 0
+for row in rows:
+    value = row["value"]
+    if row["kind"] == "bytes":
+        value = base64.b64decode(value if isinstance(value, str) else value["base64"])
+    elif row["kind"] == "json" and "v" in row:
+        value = json.dumps(value).encode()
+    else:
+        value = value.encode()
+    assert hashlib.sha256(value).hexdigest() == row["digest"], row["node"]
+    count += 1
+print(count)
+"#;
+
+#[test]
+fn a_value_larger_than_memory_is_no_trouble() {
+    let node = |id: &str, output: &str, script: &str| {
+        format!("{}output = \"{output}\"\n", shell(id, &format!("{script} | head -c 79999999")))
+    };
+    let nodes = [
+        node("bytes", "bytes", "yes"),
+        // A character that is cut by any buffer of an even length, and one that is cut by the end.
+        node("latin", "text", "(printf a; yes ü | tr -d '\\n')"),
+        node("text", "text", "yes '\"ü\"'"),
+        shell("json", "printf '\"'; yes '\\\"a,' | tr -d '\\n' | head -c 80000000; printf '\"'")
+            + "output = \"json\"\n",
+    ];
+    for layout in ["sqlite", "filesystem"] {
+        let space = Space::with(&format!("[run]\nlayout = \"{layout}\"\n{}", nodes.concat()));
+        space.run_manifest(0);
+        for (format, file) in [("jsonl", "t.jsonl"), ("csv", "t.csv")] {
+            let forkyard = env!("CARGO_BIN_EXE_forkyard");
+            let export = format!("ulimit -d 65536; exec {forkyard} results export --format {format} {file}");
+            space.start_shell(&export).end().expect(0);
+            let script =
+                Command::new("python3").args(["-c", DIGESTS, file]).current_dir(space.path("")).output();
+            let output = script.unwrap();
+            assert_eq!(
+                String::from_utf8_lossy(&output.stdout),
+                "4\n",
+                "{layout}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+    }
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::exit::{Exit, Failure, printed};
 use super::runs::{find, outcomes};
-use crate::export::{self, Format, PartFile, Row};
+use crate::export::{self, Format, Lack, PartFile, Row};
 use crate::store::{JournalEntry, Place, Reader, Record, StoreDir, StoreError};
 use crate::text;
 
@@ -116,10 +116,11 @@ pub(super) fn export(store: &Path, run: Option<u64>, format: Format, file: &Path
     // The journal first: what it speaks of is in the store that is looked at after it.
     let nodes = outcomes(&find(store, run)?);
     let reader = Reader::look(&StoreDir::new(store), 0)?;
-    let (mut damaged, mut first) = (0, None);
-    let rows = nodes.into_values().map(|entry| Row::of(entry, &reader)).inspect(|row| {
-        damaged += usize::from(row.damaged);
-        if row.damaged && first.is_none() {
+    let (mut lacking, mut damaged, mut first) = (0, false, None);
+    let rows = nodes.into_values().map(|entry| Row::of(entry, &reader, format)).inspect(|row| {
+        lacking += usize::from(row.lack.is_some());
+        damaged |= row.lack == Some(Lack::Damaged);
+        if row.lack.is_some() && first.is_none() {
             first = Some(format!("`{}`: {}", row.node, row.error.as_deref().unwrap_or_default()));
         }
     });
@@ -134,15 +135,14 @@ pub(super) fn export(store: &Path, run: Option<u64>, format: Format, file: &Path
         export::write(rows, format, part.file()).map_err(failed(Exit::Resources))?;
         part.complete().map_err(failed(Exit::Resources))
     })?;
-    match first {
-        None => Ok(Exit::Ok),
-        Some(first) => Err(Failure::new(
-            Exit::Store,
-            format!(
-                "{} could not be read, and `value` is null there; the first is {first}; \
-                 run the manifest with --refresh NODE to compute it again",
-                text::plural(damaged, "result")
-            ),
-        )),
-    }
+    let Some(first) = first else { return Ok(Exit::Ok) };
+    let next =
+        if damaged { "; run the manifest with --refresh NODE to compute a damaged one again" } else { "" };
+    Err(Failure::new(
+        Exit::Store,
+        format!(
+            "{} could not be exported, and `value` is null there; the first is {first}{next}",
+            text::plural(lacking, "result")
+        ),
+    ))
 }

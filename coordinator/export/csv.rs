@@ -1,59 +1,69 @@
-//! CSV: what has no value is an empty field, and bytes are base64. The column `kind` tells an empty text from
-//! none, and text from base64.
+//! CSV as in RFC 4180: what has no value is an empty field, text and JSON are quoted, and bytes are base64. The
+//! column `kind` tells text from base64.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use csv::{Terminator, Writer, WriterBuilder};
+use forkyard_shared::value::Kind;
 
 use super::RowWriter;
-use super::row::{Row, Value};
+use super::pieces::Replacing;
+use super::row::Row;
+use super::value::Value;
 
-const HEADER: [&str; 9] =
-    ["node", "outcome", "kind", "value", "bytes", "digest", "duration_s", "run", "error"];
+const HEADER: &str = "node,outcome,kind,value,bytes,digest,duration_s,run,error\r\n";
 
-pub(super) struct Table<W: Write>(Writer<W>);
+pub(super) struct Table<W: Write>(BufWriter<W>);
 
 impl<W: Write> Table<W> {
     pub fn new(out: W) -> io::Result<Table<W>> {
-        let mut writer = WriterBuilder::new().terminator(Terminator::CRLF).from_writer(out);
-        writer.write_record(HEADER).map_err(plain)?;
-        Ok(Table(writer))
+        let mut out = BufWriter::new(out);
+        out.write_all(HEADER.as_bytes())?;
+        Ok(Table(out))
+    }
+
+    /// Writes a field that may be any text.
+    fn text(&mut self, text: &str) -> io::Result<()> {
+        if text.contains(['"', ',', '\r', '\n']) {
+            self.quoted(|out| out.write_all(text.as_bytes()))
+        } else {
+            self.0.write_all(text.as_bytes())
+        }
+    }
+
+    fn value(&mut self, value: &Value) -> io::Result<()> {
+        match value.kind {
+            // Whether it needs its quotes would only be known at its end.
+            Kind::Json | Kind::Text => self.quoted(|mut out| value.write_to(&mut out)),
+            Kind::Bytes => value.write_base64_to(&mut self.0),
+        }
+    }
+
+    fn quoted(&mut self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+        self.0.write_all(b"\"")?;
+        write(&mut Replacing::new(&mut self.0, |byte| (byte == b'"').then_some("\"\"")))?;
+        self.0.write_all(b"\"")
     }
 }
 
-impl<W: Write> RowWriter for Table<W> {
+impl<W: Write> RowWriter<'_> for Table<W> {
     fn put(&mut self, row: Row) -> io::Result<()> {
-        let value = match row.value {
-            None => String::new(),
-            Some(Value::Json(text) | Value::Text(text)) => text,
-            Some(Value::Bytes(bytes)) => STANDARD.encode(bytes),
-        };
+        self.text(&row.node)?;
+        write!(self.0, ",{},{},", row.outcome, row.kind.map(Kind::name).unwrap_or_default())?;
+        row.value.iter().try_for_each(|value| self.value(value))?;
         let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
-        let fields: [&str; 9] = [
-            &row.node,
-            row.outcome,
-            row.kind.map(|kind| kind.name()).unwrap_or_default(),
-            &value,
-            &number(row.bytes),
-            &row.digest.map(|digest| digest.to_hex()).unwrap_or_default(),
-            &row.duration_s.map(|seconds| seconds.to_string()).unwrap_or_default(),
-            &number(row.run),
-            row.error.as_deref().unwrap_or_default(),
-        ];
-        self.0.write_record(fields).map_err(plain)
+        write!(
+            self.0,
+            ",{},{},{},{},",
+            number(row.bytes),
+            row.digest.map(|digest| digest.to_hex()).unwrap_or_default(),
+            row.duration_s.map(|seconds| seconds.to_string()).unwrap_or_default(),
+            number(row.run),
+        )?;
+        self.text(row.error.as_deref().unwrap_or_default())?;
+        self.0.write_all(b"\r\n")
     }
 
     fn finish(mut self: Box<Self>) -> io::Result<()> {
         self.0.flush()
-    }
-}
-
-/// The error below, whose kind tells that a pipe is closed.
-fn plain(error: csv::Error) -> io::Error {
-    match error.into_kind() {
-        csv::ErrorKind::Io(error) => error,
-        other => io::Error::other(format!("{other:?}")),
     }
 }

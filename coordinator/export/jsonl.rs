@@ -1,15 +1,15 @@
-//! JSON Lines: JSON results as they are, text as strings, bytes as `{"base64": "..."}`.
+//! JSON Lines: JSON results as they are, text as strings, bytes as `{"base64": "..."}`. Every field is always
+//! there.
 
 use std::io::{self, BufWriter, Write};
 
-use base64::display::Base64Display;
-use base64::engine::general_purpose::STANDARD;
-use serde::ser::{Error, SerializeMap};
-use serde::{Serialize, Serializer};
-use serde_json::value::RawValue;
+use forkyard_shared::value::Kind;
+use serde::Serialize;
 
 use super::RowWriter;
-use super::row::{Row, Value};
+use super::pieces::Replacing;
+use super::row::Row;
+use super::value::Value;
 
 pub(super) struct Lines<W: Write>(BufWriter<W>);
 
@@ -17,24 +17,47 @@ impl<W: Write> Lines<W> {
     pub fn new(out: W) -> Lines<W> {
         Lines(BufWriter::new(out))
     }
+
+    fn field(&mut self, name: &str, value: impl Serialize) -> io::Result<()> {
+        write!(self.0, ",\"{name}\":")?;
+        Ok(serde_json::to_writer(&mut self.0, &value)?)
+    }
+
+    fn value(&mut self, value: &Value) -> io::Result<()> {
+        match value.kind {
+            // It is stored as one document in one line.
+            Kind::Json => value.write_to(&mut self.0),
+            Kind::Text => {
+                self.0.write_all(b"\"")?;
+                value.write_to(&mut Replacing::new(&mut self.0, escape))?;
+                self.0.write_all(b"\"")
+            }
+            Kind::Bytes => {
+                self.0.write_all(b"{\"base64\":\"")?;
+                value.write_base64_to(&mut self.0)?;
+                self.0.write_all(b"\"}")
+            }
+        }
+    }
 }
 
-impl<W: Write> RowWriter for Lines<W> {
+impl<W: Write> RowWriter<'_> for Lines<W> {
     fn put(&mut self, row: Row) -> io::Result<()> {
-        let line = Line {
-            v: 1,
-            node: &row.node,
-            outcome: row.outcome,
-            kind: row.kind.map(|kind| kind.name()),
-            value: row.value.as_ref(),
-            bytes: row.bytes,
-            digest: row.digest.map(|digest| digest.to_hex()),
-            duration_s: row.duration_s,
-            run: row.run,
-            error: row.error.as_deref(),
-        };
-        serde_json::to_writer(&mut self.0, &line)?;
-        self.0.write_all(b"\n")
+        self.0.write_all(b"{\"v\":1")?;
+        self.field("node", &row.node)?;
+        self.field("outcome", row.outcome)?;
+        self.field("kind", row.kind.map(Kind::name))?;
+        self.0.write_all(b",\"value\":")?;
+        match &row.value {
+            Some(value) => self.value(value)?,
+            None => self.0.write_all(b"null")?,
+        }
+        self.field("bytes", row.bytes)?;
+        self.field("digest", row.digest.map(|digest| digest.to_hex()))?;
+        self.field("duration_s", row.duration_s)?;
+        self.field("run", row.run)?;
+        self.field("error", &row.error)?;
+        self.0.write_all(b"}\n")
     }
 
     fn finish(mut self: Box<Self>) -> io::Result<()> {
@@ -42,34 +65,31 @@ impl<W: Write> RowWriter for Lines<W> {
     }
 }
 
-/// What a line looks like. Every field is always there.
-#[derive(Serialize)]
-struct Line<'a> {
-    v: u64,
-    node: &'a str,
-    outcome: &'static str,
-    kind: Option<&'static str>,
-    value: Option<&'a Value>,
-    bytes: Option<u64>,
-    digest: Option<String>,
-    duration_s: Option<f64>,
-    run: Option<u64>,
-    error: Option<&'a str>,
+/// What stands for a byte of text in a JSON string.
+fn escape(byte: u8) -> Option<&'static str> {
+    /// Of the bytes below the space.
+    const CONTROLS: [&str; 32] = [
+        "\\u0000", "\\u0001", "\\u0002", "\\u0003", "\\u0004", "\\u0005", "\\u0006", "\\u0007", "\\b", "\\t",
+        "\\n", "\\u000b", "\\f", "\\r", "\\u000e", "\\u000f", "\\u0010", "\\u0011", "\\u0012", "\\u0013",
+        "\\u0014", "\\u0015", "\\u0016", "\\u0017", "\\u0018", "\\u0019", "\\u001a", "\\u001b", "\\u001c",
+        "\\u001d", "\\u001e", "\\u001f",
+    ];
+    match byte {
+        b'"' => Some("\\\""),
+        b'\\' => Some("\\\\"),
+        _ => CONTROLS.get(byte as usize).copied(),
+    }
 }
 
-impl Serialize for Value {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        match self {
-            // As it is stored, without a tree in memory that may be many times as large.
-            Value::Json(text) => {
-                serde_json::from_str::<&RawValue>(text).map_err(S::Error::custom)?.serialize(to)
-            }
-            Value::Text(text) => to.serialize_str(text),
-            Value::Bytes(bytes) => {
-                let mut map = to.serialize_map(Some(1))?;
-                map.serialize_entry("base64", &format_args!("{}", Base64Display::new(bytes, &STANDARD)))?;
-                map.end()
-            }
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_escaped_as_json_wants_it() {
+        let all: String = (0..=0x2000).filter_map(char::from_u32).collect();
+        let mut out = Vec::new();
+        Replacing::new(&mut out, escape).write_all(all.as_bytes()).unwrap();
+        assert_eq!(format!("\"{}\"", str::from_utf8(&out).unwrap()), serde_json::to_string(&all).unwrap());
     }
 }

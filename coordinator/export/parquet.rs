@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::mem::take;
 use std::sync::Arc;
 
+use forkyard_shared::value::Kind;
 use parquet::basic::Compression;
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, DoubleType, Int64Type};
 use parquet::errors::{ParquetError, Result};
@@ -13,7 +14,8 @@ use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
 
 use super::RowWriter;
-use super::row::{Row, Value};
+use super::row::Row;
+use super::value::Value;
 
 /// In the order in which [`Groups::write_group`] writes.
 const SCHEMA: &str = "
@@ -32,39 +34,43 @@ const SCHEMA: &str = "
 
 /// A row group ends with the row that reaches one of these.
 const GROUP_ROWS: usize = 100_000;
-const GROUP_VALUE_BYTES: usize = 64 << 20;
+const GROUP_VALUE_BYTES: u64 = 64 << 20;
 
-pub(super) struct Groups<W: Write + Send> {
+/// The longest value. A page counts its bytes in 31 bits, and may have to hold the rest of a group beside it; who
+/// reads the table needs all of it in memory, as we do here.
+pub(super) const VALUE_MAX_BYTES: u64 = 1 << 30;
+
+pub(super) struct Groups<'a, W: Write + Send> {
     file: SerializedFileWriter<W>,
-    rows: Vec<Row>,
-    /// Of all values in `rows`.
-    value_bytes: usize,
+    /// Without their values.
+    rows: Vec<Row<'a>>,
+    /// The column `value` of these rows.
+    texts: Vec<Option<ByteArray>>,
+    /// The column `value_bytes`.
+    bytes: Vec<Option<ByteArray>>,
+    /// Of all values in these.
+    value_bytes: u64,
 }
 
-impl<W: Write + Send> Groups<W> {
-    pub fn new(out: W) -> io::Result<Groups<W>> {
+impl<'a, W: Write + Send> Groups<'a, W> {
+    pub fn new(out: W) -> io::Result<Groups<'a, W>> {
         let schema = Arc::new(parse_message_type(SCHEMA).map_err(plain)?);
         let properties = WriterProperties::builder().set_compression(Compression::ZSTD(Default::default()));
         let file = SerializedFileWriter::new(out, schema, Arc::new(properties.build())).map_err(plain)?;
-        Ok(Groups { file, rows: Vec::new(), value_bytes: 0 })
+        Ok(Groups { file, rows: Vec::new(), texts: Vec::new(), bytes: Vec::new(), value_bytes: 0 })
     }
 
     fn write_group(&mut self) -> Result<()> {
         self.value_bytes = 0;
-        let mut rows = take(&mut self.rows);
+        let rows = take(&mut self.rows);
         let mut group = self.file.next_row_group()?;
         let text = |text: &str| ByteArray::from(text.as_bytes().to_vec());
         let number = |number: u64| number as i64;
-        // Values are moved, not copied: they are what takes memory.
-        let value = |row: &mut Row, of_bytes: bool| {
-            let value = row.value.take_if(|value| matches!(value, Value::Bytes(_)) == of_bytes)?;
-            Some(ByteArray::from(value.into_bytes()))
-        };
         column::<ByteArrayType>(&mut group, rows.iter().map(|row| Some(text(&row.node))))?;
         column::<ByteArrayType>(&mut group, rows.iter().map(|row| Some(text(row.outcome))))?;
         column::<ByteArrayType>(&mut group, rows.iter().map(|row| Some(text(row.kind?.name()))))?;
-        column::<ByteArrayType>(&mut group, rows.iter_mut().map(|row| value(row, false)))?;
-        column::<ByteArrayType>(&mut group, rows.iter_mut().map(|row| value(row, true)))?;
+        column::<ByteArrayType>(&mut group, take(&mut self.texts).into_iter())?;
+        column::<ByteArrayType>(&mut group, take(&mut self.bytes).into_iter())?;
         column::<Int64Type>(&mut group, rows.iter().map(|row| row.bytes.map(number)))?;
         column::<ByteArrayType>(&mut group, rows.iter().map(|row| Some(text(&row.digest?.to_hex()))))?;
         column::<DoubleType>(&mut group, rows.iter().map(|row| row.duration_s))?;
@@ -75,9 +81,14 @@ impl<W: Write + Send> Groups<W> {
     }
 }
 
-impl<W: Write + Send> RowWriter for Groups<W> {
-    fn put(&mut self, row: Row) -> io::Result<()> {
+impl<'a, W: Write + Send> RowWriter<'a> for Groups<'a, W> {
+    fn put(&mut self, mut row: Row<'a>) -> io::Result<()> {
         self.value_bytes += row.value.as_ref().map_or(0, Value::len);
+        // Moved, not copied: values are what takes memory.
+        let value = row.value.take().map(Value::into_bytes).transpose()?.map(ByteArray::from);
+        let (text, bytes) = if row.kind == Some(Kind::Bytes) { (None, value) } else { (value, None) };
+        self.texts.push(text);
+        self.bytes.push(bytes);
         self.rows.push(row);
         let full = self.rows.len() >= GROUP_ROWS || self.value_bytes >= GROUP_VALUE_BYTES;
         if full { self.write_group().map_err(plain) } else { Ok(()) }
@@ -119,28 +130,27 @@ fn plain(error: ParquetError) -> io::Error {
 mod tests {
     use std::fs::File;
 
-    use forkyard_shared::value::Kind;
     use parquet::file::reader::{FileReader, SerializedFileReader};
 
     use super::*;
 
-    fn row(len: usize) -> Row {
+    fn row(len: usize) -> Row<'static> {
         Row {
             node: "a".into(),
             outcome: "ran",
             kind: Some(Kind::Bytes),
-            value: Some(Value::Bytes(vec![0; len])),
+            value: Some(Value::held(Kind::Bytes, vec![0; len])),
             bytes: Some(len as u64),
             digest: None,
             duration_s: None,
             run: None,
             error: None,
-            damaged: false,
+            lack: None,
         }
     }
 
     /// How many rows there are in each group.
-    fn groups(rows: impl Iterator<Item = Row>) -> Vec<i64> {
+    fn groups(rows: impl Iterator<Item = Row<'static>>) -> Vec<i64> {
         let mut file = tempfile::tempfile().unwrap();
         super::super::write(rows, super::super::Format::Parquet, &file).unwrap();
         io::Seek::rewind(&mut file).unwrap();
@@ -152,7 +162,7 @@ mod tests {
     fn a_group_is_bounded_by_rows_and_by_the_bytes_of_values() {
         assert_eq!(groups((0..GROUP_ROWS + 1).map(|_| row(0))), [100_000, 1]);
         assert_eq!(groups((0..40).map(|_| row(4 << 20))), [16, 16, 8]);
-        assert_eq!(groups([row(GROUP_VALUE_BYTES + 1), row(1)].into_iter()), [1, 1]);
+        assert_eq!(groups([row(GROUP_VALUE_BYTES as usize + 1), row(1)].into_iter()), [1, 1]);
         assert!(groups([].into_iter()).is_empty(), "no row is a table too");
     }
 }
