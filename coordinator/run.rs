@@ -115,7 +115,7 @@ impl fmt::Display for RunError {
             RunError::Usage(message) => f.write_str(message),
             RunError::Artifact(problem) => problem.fmt(f),
             RunError::Open(error) => error.fmt(f),
-            RunError::Store(error) => write!(f, "the store takes no more results: {error}; what is committed stays, make room and run again to go on"),
+            RunError::Store(error) => write!(f, "the store takes no more results: {error}"),
             RunError::Pool(error) => f.write_str(error),
             RunError::ZygoteDied => f.write_str("the zygote, the process that forks the workers, was killed (by hand, or for want of memory); every result that had arrived is stored, run again to go on"),
             RunError::Interrupted(signal) => write!(f, "stopped by {signal}"),

@@ -547,15 +547,18 @@ fn a_damaged_small_blob_is_named_and_computed_again_for_who_reads_it() {
 }
 
 #[test]
-fn a_store_that_is_no_database_is_refused() {
+fn a_store_that_is_no_database_is_refused_until_it_is_verified() {
     let space = Space::with(&noop("a", ""));
     space.run_manifest(0);
     for file in ["store.db-wal", "store.db-shm"] {
         fs::remove_file(space.path(".forkyard").join(file)).ok();
     }
     space.write(".forkyard/store.db", [b'x'; 5000]);
-    space.run_manifest(4).says("store.db: file is not a database");
+    let said = space.run_manifest(4).says("store.db: file is not a database").stderr;
+    assert!(said.trim_end().ends_with("run `forkyard store verify`"), "{said}");
     space.run(&["results", "ls"]).expect(4).says("store.db: file is not a database");
+    space.run(&["store", "verify"]).expect(4);
+    assert_eq!(space.run_manifest(0).outcomes(), "a=ran");
 }
 
 #[test]

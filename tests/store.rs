@@ -327,6 +327,76 @@ fn verify_names_what_is_damaged_and_the_next_run_computes_it() {
     }
 }
 
+#[test]
+fn a_damaged_page_of_the_database_costs_what_is_on_it() {
+    const NODES: u64 = 302;
+    let mut nodes: String = (0..300)
+        .map(|n| format!("[[node]]\nid = \"n{n}\"\nop = \"value\"\nparams = {{ value = \"{n:0>200}\" }}\n"))
+        .collect();
+    for (id, count) in [("some", 5_000), ("many", 20_000)] {
+        let run = format!(
+            "[\"python3\", \"-c\", \"import random, sys; sys.stdout.buffer.write(random.Random(1).randbytes({count}))\"]"
+        );
+        nodes += &format!("[[node]]\nid = \"{id}\"\nop = \"exec\"\nrun = {run}\noutput = \"bytes\"\n");
+    }
+    let space = Space::with(&with_layout("sqlite", &nodes));
+    space.run_manifest(0);
+    // Everything is in its place in the file then, and nothing in the write-ahead log.
+    space.run(&["store", "gc", "--keep-runs", "9"]).expect(0);
+    let database = space.path(".forkyard/store.db");
+    let sound = fs::read(&database).unwrap();
+    let digests = || space.results().into_iter().map(|(node, (_, digest))| (node, digest)).collect();
+    let before: BTreeMap<String, String> = digests();
+    let mut costs = Vec::new();
+    for page in (0..sound.len()).step_by(16_384) {
+        for end in ["-wal", "-shm"] {
+            fs::remove_file(format!("{}{end}", database.display())).ok();
+        }
+        let mut damaged = sound.clone();
+        damaged[page] ^= 4;
+        fs::write(&database, damaged).unwrap();
+        let verified = space.run(&["store", "verify"]);
+        let said = String::from_utf8_lossy(&verified.stdout).into_owned() + &verified.stderr;
+        let summary = space.run_manifest(0).summary();
+        let ran = summary["ran"].as_u64().unwrap();
+        match verified.code() {
+            Some(0) => assert_eq!(ran, 0, "byte {page}: {said}"),
+            Some(4) => assert!(said.contains("the old one is in quarantine"), "byte {page}: {said}"),
+            other => panic!("byte {page}: {other:?}: {said}"),
+        }
+        assert_eq!(summary["cached"], NODES - ran);
+        // Exactly those that were lost are named.
+        let lost = format!(" {ran} result");
+        assert!(ran == 0 || said.contains(&lost), "byte {page}: {ran} ran anew: {said}");
+        assert!(digests() == before, "byte {page}");
+        space.run(&["store", "verify"]).expect(0);
+        costs.push(ran);
+    }
+    let some = costs.iter().filter(|ran| (1..NODES / 2).contains(ran)).count();
+    let all = costs.iter().filter(|ran| **ran == NODES).count();
+    // The leaves of the results and the pages of the values, and the two that lead to all results.
+    assert!(some >= 5 && all <= 2, "{costs:?}");
+}
+
+#[test]
+fn a_new_database_gets_its_place_if_whoever_made_it_was_killed() {
+    let space = Space::with(&nodes());
+    space.run_manifest(0);
+    space.run(&["store", "gc", "--keep-runs", "9"]).expect(0);
+    let [old, new] = ["store.db", "store.db.new"].map(|name| space.path(".forkyard").join(name));
+    // Killed before it was complete.
+    fs::write(&new, "some of it").unwrap();
+    assert_eq!(space.run_manifest(0).summary()["cached"], 6);
+    assert!(!new.exists());
+    // Killed after the old one was taken away, but not yet its write-ahead log.
+    fs::create_dir_all(space.path(".forkyard/quarantine")).unwrap();
+    fs::rename(&old, &new).unwrap();
+    fs::write(space.path(".forkyard/store.db-wal"), "of the old one").unwrap();
+    assert_eq!(space.run_manifest(0).summary()["cached"], 6);
+    assert!(!new.exists());
+    space.run(&["store", "verify"]).expect(0);
+}
+
 fn largest_blob(space: &Space) -> PathBuf {
     let dirs = fs::read_dir(space.path(".forkyard/blobs")).unwrap().flatten();
     let files = dirs.flat_map(|dir| fs::read_dir(dir.path()).unwrap().flatten()).map(|file| file.path());

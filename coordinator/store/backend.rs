@@ -14,7 +14,8 @@ use super::error::StoreError;
 use super::files::Files;
 use super::format::Layout;
 use super::record::{Place, Record};
-use super::sqlite::Sqlite;
+use super::salvage;
+use super::sqlite::{self, Sqlite};
 
 /// A result to be stored.
 pub(crate) struct NewResult {
@@ -93,7 +94,7 @@ pub(crate) trait Backend: Send {
 /// Makes the files of a new store.
 pub(super) fn create(dir: &StoreDir, layout: Layout) -> Result<(), StoreError> {
     match layout {
-        Layout::Sqlite | Layout::Hybrid => Sqlite::create(dir),
+        Layout::Sqlite | Layout::Hybrid => sqlite::create_at(&dir.database_path()),
         Layout::Filesystem => Files::create(dir),
     }
 }
@@ -104,4 +105,13 @@ pub(super) fn open(dir: &StoreDir, layout: Layout) -> Result<Box<dyn Backend>, S
         Layout::Sqlite | Layout::Hybrid => Box::new(Sqlite::open(dir, layout)?),
         Layout::Filesystem => Box::new(Files::open(dir)),
     })
+}
+
+/// Makes a store readable again whose files are damaged as a whole: what there is to say of it, and the results that
+/// are lost; `None` when nothing is wrong. The caller holds the store's lock.
+pub(super) fn salvage(dir: &StoreDir, layout: Layout) -> Result<Option<(String, Vec<Digest>)>, StoreError> {
+    match layout {
+        Layout::Sqlite | Layout::Hybrid => salvage::salvage(dir),
+        Layout::Filesystem => Ok(None),
+    }
 }

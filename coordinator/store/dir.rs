@@ -14,6 +14,7 @@ use super::format::{self, Layout};
 use super::lock::Lock;
 use super::netfs::network_file_system;
 use super::runs::{RunDir, list_runs};
+use super::salvage;
 
 /// The directory of a store.
 #[derive(Clone)]
@@ -93,9 +94,12 @@ impl StoreDir {
         Ok((lock, layout))
     }
 
-    /// The lock, for who changes a store.
+    /// The lock, for who changes a store. A new database that has not yet got its place is seen to.
     pub fn lock(&self) -> Result<Lock, StoreError> {
-        Lock::take(&self.lock_path()).map_err(|error| StoreError::Lock(self.path.clone(), error))
+        let lock =
+            Lock::take(&self.lock_path()).map_err(|error| StoreError::Lock(self.path.clone(), error))?;
+        salvage::finish(self)?;
+        Ok(lock)
     }
 
     /// Its runs, oldest first.

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use forkyard_shared::blob::BlobError;
+use rusqlite::ErrorCode;
 
 use super::format::FORMAT;
 use super::lock::LockError;
@@ -29,6 +30,35 @@ pub enum StoreError {
     Output(io::Error),
 }
 
+impl StoreError {
+    /// What a run says that it ends, and how to go on.
+    pub(super) fn ends_run(&self) -> String {
+        match self {
+            StoreError::Database(_, error) if is_malformed(error) => self.to_string(),
+            _ if self.is_for_want_of_room() => {
+                format!("{self}; what is committed stays, make room and run again to go on")
+            }
+            _ => format!("{self}; what is committed stays, run again to go on"),
+        }
+    }
+
+    fn is_for_want_of_room(&self) -> bool {
+        match self {
+            StoreError::Io(_, error) => {
+                matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            StoreError::Database(_, error) => error.sqlite_error_code() == Some(ErrorCode::DiskFull),
+            _ => false,
+        }
+    }
+}
+
+/// Whether the database itself is at fault: what we ask of a sound one is never a mistake.
+pub(super) fn is_malformed(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    matches!(code, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown))
+}
+
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
@@ -44,6 +74,9 @@ impl fmt::Display for StoreError {
                 dir.display()
             ),
             StoreError::Io(what, error) => write!(f, "{what}: {error}"),
+            StoreError::Database(path, error) if is_malformed(error) => {
+                write!(f, "database {}: {error}; run `forkyard store verify`", path.display())
+            }
             StoreError::Database(path, error) => write!(f, "database {}: {error}", path.display()),
             StoreError::Damaged(what) => f.write_str(what),
             StoreError::Output(error) => write!(f, "write a value: {error}"),

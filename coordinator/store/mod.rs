@@ -8,7 +8,7 @@
 //!     blobs/ab/<digest>  large values, read-only files (layouts hybrid and filesystem)
 //!     runs/<id>/         one run: what it was, what became of each node
 //!     tmp/               unfinished files; cleared when a store is opened for a run
-//!     quarantine/        what did not match its check or its name
+//!     quarantine/        what did not match its check or its name; a malformed database
 //!     digests.json       digests of artifacts and files, by what `stat` says of them
 //!     lock               held by a run's whole pool, and by whoever cleans up
 //! ```
@@ -33,6 +33,7 @@ mod packed;
 mod reader;
 mod record;
 mod runs;
+mod salvage;
 mod sqlite;
 mod verify;
 mod writer;

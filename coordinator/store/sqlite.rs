@@ -88,20 +88,6 @@ struct Fold {
 }
 
 impl Sqlite {
-    /// Makes the database.
-    pub fn create(dir: &StoreDir) -> Result<(), StoreError> {
-        let path = dir.database_path();
-        let make = || {
-            let connection = Connection::open(&path)?;
-            // Fifteen values of a kilobyte to a page, with little between them.
-            connection.pragma_update(None, "page_size", 16_384)?;
-            connection.pragma_update(None, "journal_mode", "WAL")?;
-            connection
-                .execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; COMMIT;"))
-        };
-        make().map_err(|error| StoreError::Database(path.clone(), error))
-    }
-
     pub fn open(dir: &StoreDir, layout: Layout) -> Result<Sqlite, StoreError> {
         let path = dir.database_path();
         let connection = connect(&path).map_err(|error| StoreError::Database(path.clone(), error))?;
@@ -350,21 +336,10 @@ impl Sqlite {
             return Ok(());
         }
         self.connection.execute("DELETE FROM log WHERE seq <= ?1", [fold.upto])?;
-        self.index_blobs()?;
+        index_blobs(&self.connection)?;
         // The index knows them now.
         self.unindexed = None;
         self.own.clear();
-        Ok(())
-    }
-
-    fn index_blobs(&self) -> rusqlite::Result<()> {
-        self.connection.execute(
-            "INSERT INTO blob_index SELECT digest, max(id) FROM blobs
-             WHERE id > (SELECT blobs FROM folded) AND digest IS NOT NULL GROUP BY digest ORDER BY digest
-             ON CONFLICT (digest) DO UPDATE SET id = excluded.id",
-            [],
-        )?;
-        self.connection.execute("UPDATE folded SET blobs = (SELECT coalesce(max(id), 0) FROM blobs)", [])?;
         Ok(())
     }
 
@@ -523,8 +498,8 @@ impl Backend for Sqlite {
     }
 
     fn sweep(&mut self, live: &[(i64, u64)]) -> Result<(), StoreError> {
-        let count = |len: u64| len.div_ceil(CHUNK_BYTES as u64).max(1) as i64;
-        let live: HashSet<i64> = live.iter().flat_map(|(first, len)| *first..first + count(*len)).collect();
+        let live: HashSet<i64> =
+            live.iter().flat_map(|(first, len)| *first..first + row_count(*len)).collect();
         self.at_once(|database| database.remove_rows(&live).map_err(|error| database.error(error)))?;
         self.own.clear();
         self.unindexed = None;
@@ -539,7 +514,21 @@ impl Backend for Sqlite {
     }
 }
 
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
+/// Makes a database.
+pub(super) fn create_at(path: &Path) -> Result<(), StoreError> {
+    let make = || {
+        let connection = Connection::open(path)?;
+        // Fifteen values of a kilobyte to a page, with little between them.
+        connection.pragma_update(None, "page_size", 16_384)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection
+            .execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; COMMIT;"))
+    };
+    make().map_err(|error| StoreError::Database(path.into(), error))
+}
+
+/// Opens one that is there.
+pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -553,6 +542,23 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.busy_timeout(Duration::from_secs(10))?;
     Ok(connection)
+}
+
+/// Brings the index of values up to date.
+pub(super) fn index_blobs(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute(
+        "INSERT INTO blob_index SELECT digest, max(id) FROM blobs
+         WHERE id > (SELECT blobs FROM folded) AND digest IS NOT NULL GROUP BY digest ORDER BY digest
+         ON CONFLICT (digest) DO UPDATE SET id = excluded.id",
+        [],
+    )?;
+    connection.execute("UPDATE folded SET blobs = (SELECT coalesce(max(id), 0) FROM blobs)", [])?;
+    Ok(())
+}
+
+/// How many rows a value of this length has.
+pub(super) fn row_count(len: u64) -> i64 {
+    len.div_ceil(CHUNK_BYTES as u64).max(1) as i64
 }
 
 /// Puts the names of large values on the disk. (Their bytes were synced by the worker.)

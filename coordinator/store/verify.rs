@@ -8,6 +8,7 @@ use std::io::Write;
 use forkyard_shared::blob::{self, digest_of_name};
 use forkyard_shared::digest::Digest;
 
+use super::backend;
 use super::census::{Census, NamedResults, named_results};
 use super::dir::{StoreDir, make_dir};
 use super::error::StoreError;
@@ -32,10 +33,10 @@ type Found = Vec<(String, Vec<Digest>)>;
 /// # Errors
 /// When something cannot be read that is not known to be damaged: then nothing is taken out of use.
 pub(crate) fn verify(dir: &StoreDir) -> Result<Verified, StoreError> {
+    let mut found: Found = backend::salvage(dir, dir.layout()?)?.into_iter().collect();
     let mut reader = Reader::look(dir, 0)?;
     let census = Census::take(&reader)?;
     let named = named_results(dir)?;
-    let mut found = Found::new();
     let bytes = reader.at_one_moment(|| check_values(dir, &reader, &census, &mut found))?;
     for (key, record) in &census.damaged {
         set_aside(dir, &format!("{key}.result"), |file| file.write_all(record).map_err(StoreError::Output))?;

@@ -284,7 +284,7 @@ impl Work {
     /// In this order: results are on the disk before the journal says so.
     fn store_group(&mut self) -> Result<(), String> {
         if !self.group.is_empty() {
-            let records = self.backend.commit(&self.group, self.run).map_err(|error| error.to_string())?;
+            let records = self.backend.commit(&self.group, self.run).map_err(|error| error.ends_run())?;
             let placed = self.group.iter().zip(records).filter(|(result, _)| result.wanted);
             let placed = placed.map(|(result, record)| (result.node, record));
             self.progress.news.lock().placed.extend(placed);
@@ -293,7 +293,7 @@ impl Work {
             return Ok(());
         }
         journal::append(&mut self.journal, &self.group_journal)
-            .map_err(|error| format!("write the journal: {error}"))
+            .map_err(|error| StoreError::Io("write the journal".into(), error).ends_run())
     }
 
     /// The group without the results of artifacts that are no longer what they were.
