@@ -146,9 +146,12 @@ fn gc(dir: &StoreDir, keep: &Keep, dry_run: bool) -> Result<Exit, Failure> {
         return Ok(Exit::Ok);
     }
     let before = size(&dir.path);
-    plan.carry_out(dir)?;
+    let all_given_back = plan.carry_out(dir)?;
     let freed = before.saturating_sub(size(&dir.path));
     eprintln!("removed {what}; {} given back to the disk", text::bytes(freed));
+    if !all_given_back {
+        eprintln!("somebody reads the store at this moment: run gc again later to give the rest back");
+    }
     Ok(Exit::Ok)
 }
 

@@ -87,8 +87,9 @@ pub(crate) trait Backend: Send {
     /// Removes the results of these keys.
     fn forget(&mut self, keys: &[Digest]) -> Result<(), StoreError>;
 
-    /// Removes all rows of values but those of `live` places, and gives the room back.
-    fn sweep(&mut self, live: &[(i64, u64)]) -> Result<(), StoreError>;
+    /// Removes all rows of values but those of `live` places, and gives the room back; whether no reader was in the
+    /// way of that.
+    fn sweep(&mut self, live: &[(i64, u64)]) -> Result<bool, StoreError>;
 }
 
 /// Makes the files of a new store.

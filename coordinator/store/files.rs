@@ -160,8 +160,8 @@ impl Backend for Files {
         Ok(())
     }
 
-    fn sweep(&mut self, _: &[(i64, u64)]) -> Result<(), StoreError> {
-        Ok(())
+    fn sweep(&mut self, _: &[(i64, u64)]) -> Result<bool, StoreError> {
+        Ok(true)
     }
 }
 

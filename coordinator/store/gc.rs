@@ -119,8 +119,8 @@ fn values_by_newest_run(census: &Census, newest: impl Fn(&Digest, u64) -> u64) -
 }
 
 impl Plan {
-    /// Removes what goes. The caller holds the store's lock.
-    pub fn carry_out(mut self, dir: &StoreDir) -> Result<(), StoreError> {
+    /// Removes what goes; whether all of its room was given back. The caller holds the store's lock.
+    pub fn carry_out(mut self, dir: &StoreDir) -> Result<bool, StoreError> {
         if let Some(newest) = self.runs.last() {
             let path = newest.path.display();
             note_removed(&dir.path, newest.id)
@@ -153,9 +153,9 @@ impl Plan {
             }
         }
         self.reader.backend.forget(&self.results)?;
-        self.reader.backend.sweep(&rows)?;
+        let all_given_back = self.reader.backend.sweep(&rows)?;
         fs::remove_dir_all(dir.quarantine_dir()).ok();
-        Ok(())
+        Ok(all_given_back)
     }
 
     /// The number of the oldest run that stays, if one does.

@@ -497,20 +497,21 @@ impl Backend for Sqlite {
         })
     }
 
-    fn sweep(&mut self, live: &[(i64, u64)]) -> Result<(), StoreError> {
+    fn sweep(&mut self, live: &[(i64, u64)]) -> Result<bool, StoreError> {
         let live: HashSet<i64> =
             live.iter().flat_map(|(first, len)| *first..first + row_count(*len)).collect();
         self.at_once(|database| database.remove_rows(&live).map_err(|error| database.error(error)))?;
         self.own.clear();
         self.unindexed = None;
-        // Free pages stay in the file until it is written anew; readers are not disturbed.
+        // Free pages stay in the file until it is written anew. A reader may be in the way: then the next gc does it.
         let shrink = || {
+            self.connection.busy_timeout(Duration::from_secs(1))?;
             if self.number("PRAGMA freelist_count")? * 4 > self.number("PRAGMA page_count")? {
                 self.connection.execute_batch("VACUUM")?;
             }
-            self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+            Ok(self.number("PRAGMA wal_checkpoint(TRUNCATE)")? == 0)
         };
-        shrink().map_err(|error| self.error(error))
+        shrink().map_err(|error: rusqlite::Error| self.error(error))
     }
 }
 
