@@ -88,8 +88,9 @@ pub(crate) fn named_results(dir: &StoreDir) -> Result<NamedResults, StoreError> 
                 named.by_key.insert(key, Named { node, run: run.id });
             }
         }
-        // One that was killed may have left a torn end.
-        if run.header().is_none() || (!sound && run.summary().is_some()) {
+        // One that was killed may have left a torn end, or before its beginning nothing but its directory.
+        let began = path.exists() || run.path.join("run.json").exists();
+        if (began && run.header().is_none()) || (!sound && run.summary().is_some()) {
             named.damaged.push(run);
         }
     }
