@@ -90,7 +90,9 @@ impl StoreDir {
                 wanted
             }
         };
-        make_dir(&self.worker_blobs_dir(layout))?;
+        if layout != Layout::Sqlite {
+            make_dir(&self.blobs_dir())?;
+        }
         Ok((lock, layout))
     }
 
