@@ -17,7 +17,7 @@ Exit codes:
   2         the command line or the manifest is wrong; nothing ran
   3         an artifact is missing, malformed or changed
   4         the store is unusable: disk full, damaged, or locked by a live run
-  5         the system refuses the processes
+  5         it does not fit: processes refused, or stdout takes no more
   70        a bug in forkyard, or its zygote was killed
   129, 130, 143  interrupted by SIGHUP, Ctrl-C, SIGTERM";
 
