@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use forkyard_shared::ids::NodeId;
 use forkyard_worker::Ops;
 
-use crate::key::{Keys, ResultId};
+use crate::key::{Keys, ResultId, Said};
+use crate::nodes::Nodes;
 use crate::run::{RunError, RunOptions, choose, open_artifacts};
 use crate::store::{DigestMemo, Reader, StoreDir};
 
@@ -30,6 +31,7 @@ pub(crate) fn dry_run(options: &RunOptions, ops: &Ops) -> Result<DryRun, RunErro
     // No store yet: everything would run.
     let reader = Reader::look(&dir, 0).ok();
 
+    let nodes = Nodes::new(&plan);
     let mut results: HashMap<NodeId, ResultId> = HashMap::new();
     let mut dry = DryRun { to_run: Vec::new(), cached: 0 };
     for &node in plan.graph.order() {
@@ -38,7 +40,7 @@ pub(crate) fn dry_run(options: &RunOptions, ops: &Ops) -> Result<DryRun, RunErro
         }
         let readable = plan.results_of(node).all(|producer| results.contains_key(&producer));
         let key =
-            if readable { keys.make(node, |producer| results.get(&producer).copied()).ok() } else { None };
+            if readable { keys.make(&nodes, node, Said::of(plan.detail(node)), |producer| results.get(&producer).copied()).ok() } else { None };
         let anew = refresh.contains(&node) || !plan.is_cached(node);
         match key.filter(|_| !anew).and_then(|key| reader.as_ref()?.lookup(key)) {
             Some(record) => {

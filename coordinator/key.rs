@@ -15,7 +15,8 @@ use forkyard_shared::ids::NodeId;
 use forkyard_shared::value::Kind;
 use forkyard_worker::Ops;
 
-use crate::plan::{Arg, Detail, Plan};
+use crate::nodes::Nodes;
+use crate::plan::{Arg, Detail, Over, Plan};
 use crate::store::DigestMemo;
 
 /// Changes when the meaning of the walk changes: then every key is new.
@@ -56,7 +57,6 @@ pub(crate) struct ResultId {
 
 /// Makes keys.
 pub(crate) struct Keys<'a> {
-    plan: &'a Plan,
     ops: &'a Ops,
     artifacts: Vec<Digest>,
     memo: DigestMemo,
@@ -97,7 +97,6 @@ impl<'a> Keys<'a> {
             });
         }
         Ok(Keys {
-            plan,
             ops,
             artifacts,
             memo,
@@ -114,19 +113,32 @@ impl<'a> Keys<'a> {
         self.keys[node.index()]
     }
 
-    /// Makes the key of a node; `result` tells what the nodes returned whose results it reads.
+    /// Makes room for one more node.
+    pub fn add(&mut self) {
+        self.keys.push(Digest([0; 32]));
+    }
+
+    /// What stands for a node that has no key of its own: a list of items, or one that did not succeed.
+    pub fn set(&mut self, node: NodeId, key: Digest) {
+        self.keys[node.index()] = key;
+    }
+
+    /// Makes the key of a node with these parameters; `result` tells what the nodes returned whose results it
+    /// reads.
     ///
     /// # Errors
     /// When a file that it names cannot be read, or it reads a result that is not there.
     pub fn make(
         &mut self,
+        nodes: &Nodes,
         node: NodeId,
+        said: Said,
         result: impl Fn(NodeId) -> Option<ResultId>,
     ) -> Result<Digest, String> {
         let mut text = std::mem::take(&mut self.scratch);
         text.clear();
         text.push(KEY_VERSION);
-        let walked = self.walk(node, result, |field, bytes| {
+        let walked = self.walk(nodes, node, said, result, |field, bytes| {
             text.push(field as u8);
             text.extend((bytes.len() as u32).to_le_bytes());
             text.extend(bytes);
@@ -140,21 +152,24 @@ impl<'a> Keys<'a> {
 
     fn walk(
         &mut self,
+        nodes: &Nodes,
         node: NodeId,
+        said: Said,
         result: impl Fn(NodeId) -> Option<ResultId>,
         mut each: impl FnMut(Field, &[u8]),
     ) -> Result<(), String> {
-        let plan = self.plan;
-        let op = plan.ops[node.index()];
+        let plan = nodes.plan;
+        let (op, followed) = (nodes.op(node), said.followed);
         let signature = self.ops.get(op).signature();
         each(Field::Op, self.ops.name(op).as_bytes());
         each(Field::OpVersion, &self.versions[op.index()]);
         if signature.effect {
-            each(Field::Node, plan.name(node).as_bytes());
+            each(Field::Node, nodes.name(node).as_bytes());
         }
         let mut read = Vec::new();
-        if let Some(detail) = plan.detail(node) {
-            for (name, arg) in &detail.params {
+        if let Some(detail) = nodes.detail(node) {
+            read.extend(&detail.reads);
+            for (name, arg) in said.params {
                 each(Field::ParamName, name.as_bytes());
                 match arg {
                     Arg::Json(text) => each(Field::ParamJson, text.as_bytes()),
@@ -162,6 +177,7 @@ impl<'a> Keys<'a> {
                         read.push(*producer);
                         each(Field::ParamResult, &result_bytes(result(*producer))?);
                     }
+                    Arg::EachResult | Arg::Template(_) => return Err("BUG: a key before its parameters".into()),
                 }
             }
             for artifact in &detail.artifacts {
@@ -183,7 +199,7 @@ impl<'a> Keys<'a> {
                 // A project that moves as a whole keeps its keys.
                 let dir = detail.dir.strip_prefix(&plan.dir).unwrap_or(&detail.dir);
                 each(Field::Dir, dir.as_os_str().as_bytes());
-                let files = files(detail, &mut self.memo)?;
+                let files = files(detail, said.params, &mut self.memo)?;
                 for file in &files {
                     each(Field::FileName, file.word.as_bytes());
                     each(Field::FileDigest, &file.digest.0);
@@ -192,12 +208,19 @@ impl<'a> Keys<'a> {
                     self.files.insert(node, files);
                 }
             }
-            if let Some(salt) = &detail.salt {
+            if let Some(salt) = said.salt {
                 each(Field::Salt, salt.as_bytes());
             }
         }
-        let order_only = plan.graph.needs(node).iter().filter(|need| !read.contains(need));
         self.needs.clear();
+        let fan = nodes.item(node).and_then(|item| nodes.plan.flow(item.of)?.fan.as_ref());
+        if let Some(Over::Each(leader)) = fan.map(|fan| &fan.over) {
+            // It follows one item of that node, and not the node.
+            read.push(*leader);
+            let follows_only = fan.is_some_and(|fan| !fan.reads_item);
+            self.needs.extend(followed.filter(|_| follows_only).map(|unit| self.keys[unit.index()]));
+        }
+        let order_only = nodes.needs(node).iter().filter(|need| !read.contains(need));
         self.needs.extend(order_only.map(|need| self.keys[need.index()]));
         // By key, so that the order in which needs are written down does not matter.
         self.needs.sort_unstable();
@@ -207,9 +230,13 @@ impl<'a> Keys<'a> {
 
     /// Whether the key can be made before the node's needs are done: no result and no file is read, which
     /// both may come into being only by then.
-    pub fn is_known_early(&self, node: NodeId) -> bool {
-        let command = || self.ops.get(self.plan.ops[node.index()]).signature().runs_command();
-        self.plan.results_of(node).next().is_none() && !(self.plan.detail(node).is_some() && command())
+    pub fn is_known_early(&self, nodes: &Nodes, node: NodeId) -> bool {
+        let Some(detail) = nodes.detail(node) else { return true };
+        let command = || self.ops.get(nodes.op(node)).signature().runs_command();
+        detail.flow.is_none()
+            && detail.is_known()
+            && nodes.plan.results_of(node).next().is_none()
+            && !command()
     }
 
     /// A file that the node's key covers and that is not any more what it was when the key was made.
@@ -246,9 +273,30 @@ fn result_bytes(result: Option<ResultId>) -> Result<[u8; 33], String> {
     Ok(bytes)
 }
 
+/// What a node says of its parameters, once that is known.
+#[derive(Clone, Copy)]
+pub(crate) struct Said<'a> {
+    /// [`Arg::Json`] and [`Arg::Result`] only.
+    pub params: &'a [(String, Arg)],
+    /// The item that it follows.
+    pub followed: Option<NodeId>,
+    pub salt: Option<&'a str>,
+}
+
+impl<'a> Said<'a> {
+    /// What a node says whose parameters are known from the start.
+    pub fn of(detail: Option<&'a Detail>) -> Said<'a> {
+        let salt = detail.and_then(|detail| detail.salt.as_ref()).and_then(|salt| match salt {
+            Arg::Json(text) => Some(text.as_str()),
+            _ => None,
+        });
+        Said { params: detail.map_or(&[], |detail| &detail.params), salt, followed: None }
+    }
+}
+
 /// Where relative paths of a command start.
-pub(crate) fn working_dir(detail: &Detail) -> PathBuf {
-    let cwd = json_param(detail, "cwd").and_then(|cwd| cwd.as_str().map(PathBuf::from));
+pub(crate) fn working_dir(detail: &Detail, params: &[(String, Arg)]) -> PathBuf {
+    let cwd = json_param(params, "cwd").and_then(|cwd| cwd.as_str().map(PathBuf::from));
     let dir = cwd.map_or(detail.dir.clone(), |cwd| detail.dir.join(cwd));
     std::path::absolute(&dir).unwrap_or(dir)
 }
@@ -262,10 +310,14 @@ struct FileRead {
 
 /// The files that a command's key covers: what `files` names, and every word of its command line that is
 /// the name of a regular file.
-fn files(detail: &Detail, memo: &mut DigestMemo) -> Result<Vec<FileRead>, String> {
-    let Some(run) = json_param(detail, "run") else { return Ok(Vec::new()) };
+fn files(
+    detail: &Detail,
+    params: &[(String, Arg)],
+    memo: &mut DigestMemo,
+) -> Result<Vec<FileRead>, String> {
+    let Some(run) = json_param(params, "run") else { return Ok(Vec::new()) };
     let texts = |value: serde_json::Value| serde_json::from_value::<Vec<String>>(value).unwrap_or_default();
-    let dir = working_dir(detail);
+    let dir = working_dir(detail, params);
     let mut found = Vec::new();
     for word in texts(run) {
         let path = dir.join(&word);
@@ -275,7 +327,7 @@ fn files(detail: &Detail, memo: &mut DigestMemo) -> Result<Vec<FileRead>, String
             found.push(FileRead { word, path, digest });
         }
     }
-    for word in json_param(detail, "files").map(texts).unwrap_or_default() {
+    for word in json_param(params, "files").map(texts).unwrap_or_default() {
         let path = dir.join(&word);
         let digest =
             digest_of(&path, memo).map_err(|error| format!("`files` names {}: {error}", path.display()))?;
@@ -292,10 +344,10 @@ fn digest_of(path: &Path, memo: &mut DigestMemo) -> io::Result<Digest> {
     memo.digest(&File::open(path)?)
 }
 
-fn json_param(detail: &Detail, name: &str) -> Option<serde_json::Value> {
-    let at = detail.params.binary_search_by(|(known, _)| known.as_str().cmp(name)).ok()?;
-    match &detail.params[at].1 {
+fn json_param(params: &[(String, Arg)], name: &str) -> Option<serde_json::Value> {
+    let at = params.binary_search_by(|(known, _)| known.as_str().cmp(name)).ok()?;
+    match &params[at].1 {
         Arg::Json(text) => serde_json::from_str(text).ok(),
-        Arg::Result(_) => None,
+        _ => None,
     }
 }

@@ -1,14 +1,17 @@
 //! A checked manifest: what a run needs to know of its nodes, in flat arrays. Most nodes are only an id,
 //! an op and their needs; whatever else a node says is in its [`Detail`].
 
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use forkyard_shared::ids::{ArtifactId, NodeId, OpId};
 
+use crate::expr::{Expression, Template, Uses};
 use crate::graph::Graph;
 use crate::manifest::{ArtifactEntry, Settings};
 use crate::names::Names;
+use crate::schedule::Terms;
 
 /// A manifest, ready to run.
 pub(crate) struct Plan {
@@ -25,6 +28,10 @@ pub(crate) struct Plan {
     /// For each node its place in `details`, or [`PLAIN`].
     pub detail_of: Vec<u32>,
     pub details: Vec<Detail>,
+    /// `[vars]`: JSON by name, sorted.
+    pub vars: BTreeMap<String, String>,
+    /// `[groups]`, by name.
+    pub groups: Vec<(String, GroupLimits)>,
 }
 
 /// The `detail_of` a node about which there is nothing more to say.
@@ -40,13 +47,85 @@ pub(crate) struct Detail {
     pub timeout: Option<Duration>,
     pub retry: Retry,
     pub cache: bool,
-    pub salt: Option<String>,
+    /// What makes it another result; [`Arg::Json`] is text as it is.
+    pub salt: Option<Arg>,
     /// Higher first.
     pub priority: i32,
     /// Expected seconds.
     pub estimate: Option<f32>,
     /// Where relative paths of a command start.
     pub dir: PathBuf,
+    /// Nodes whose results its expressions read, each once.
+    pub reads: Vec<NodeId>,
+    /// What it says about whether, when and how often it runs.
+    pub flow: Option<Box<Flow>>,
+}
+
+/// Whether, when and how often a node runs, and what follows from its result.
+#[derive(Debug, Default)]
+pub(crate) struct Flow {
+    pub when: Option<Expression>,
+    /// Whether it runs although a node that it needs was skipped.
+    pub runs_if_skipped: bool,
+    /// What it says about failures of nodes that it needs.
+    pub terms: Terms,
+    pub fan: Option<Fan>,
+    /// Which of the nodes that need it run.
+    pub route: Option<Expression>,
+    /// The members of a race, in its order.
+    pub race: Vec<NodeId>,
+    pub repeat: Option<Repeat>,
+    /// Variables that it sets, by name.
+    pub publish: Vec<(String, Template)>,
+    /// Its place in the plan's groups.
+    pub group: Option<usize>,
+}
+
+/// A node that is run once for each of many items.
+#[derive(Debug)]
+pub(crate) struct Fan {
+    pub over: Over,
+    /// How many items one of its tasks takes; `None`: one, by itself.
+    pub chunk: Option<u32>,
+    pub limits: GroupLimits,
+    pub on_item_failure: OnItemFailure,
+    /// Whether what a task does depends on its item, and not only that it is done.
+    pub reads_item: bool,
+}
+
+/// Where the items come from.
+#[derive(Debug)]
+pub(crate) enum Over {
+    /// A list.
+    Items(Template),
+    /// The results of another node's items, one by one as they come.
+    Each(NodeId),
+}
+
+/// What the failure of an item means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum OnItemFailure {
+    /// The other items are run, then the node fails.
+    #[default]
+    Fail,
+    /// Its result is null.
+    Null,
+    /// No more items are started, and the node fails.
+    Stop,
+}
+
+/// How many tasks may run at once, and how many may start in a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct GroupLimits {
+    pub concurrency: Option<u32>,
+    pub rate: Option<f64>,
+}
+
+/// A node that is run again until its result will do.
+#[derive(Debug)]
+pub(crate) struct Repeat {
+    pub until: Expression,
+    pub max: u32,
 }
 
 /// A parameter as the manifest gives it.
@@ -56,6 +135,10 @@ pub(crate) enum Arg {
     Json(String),
     /// `{{ nodes.X.result }}`.
     Result(NodeId),
+    /// The result of the item of the same index, where items follow items.
+    EachResult,
+    /// Known when the node is about to run.
+    Template(Template),
 }
 
 /// When and how often a failed attempt is repeated.
@@ -63,13 +146,41 @@ pub(crate) enum Arg {
 pub(crate) struct Retry {
     pub attempts: u32,
     pub backoff: Duration,
+    /// Up to this part of each wait is added to it, at random.
+    pub jitter: f64,
     pub on_error: bool,
     pub on_timeout: bool,
 }
 
 impl Default for Retry {
     fn default() -> Retry {
-        Retry { attempts: 1, backoff: Duration::ZERO, on_error: true, on_timeout: true }
+        Retry { attempts: 1, backoff: Duration::ZERO, jitter: 0.25, on_error: true, on_timeout: true }
+    }
+}
+
+impl Flow {
+    /// Whether what follows from its result depends on the result itself.
+    pub fn reads_own_result(&self) -> bool {
+        let names = |uses: &Uses| uses.names.contains("result");
+        self.route.as_ref().is_some_and(|route| names(route.uses()))
+            || self.repeat.as_ref().is_some_and(|repeat| names(repeat.until.uses()))
+            || self.publish.iter().any(|(_, value)| names(&value.uses()))
+    }
+
+    /// The node whose items its items follow.
+    pub fn each(&self) -> Option<NodeId> {
+        match self.fan.as_ref()?.over {
+            Over::Each(node) => Some(node),
+            Over::Items(_) => None,
+        }
+    }
+}
+
+impl Detail {
+    /// Whether its parameters are known before it is decided.
+    pub fn is_known(&self) -> bool {
+        let known = |arg: &Arg| matches!(arg, Arg::Json(_) | Arg::Result(_));
+        self.params.iter().all(|(_, arg)| known(arg)) && self.salt.as_ref().is_none_or(known)
     }
 }
 
@@ -95,9 +206,38 @@ impl Plan {
         let params = detail.map_or(&[][..], |detail| &detail.params);
         let in_params = params.iter().filter_map(|(_, arg)| match arg {
             Arg::Result(producer) => Some(*producer),
-            Arg::Json(_) => None,
+            Arg::Json(_) | Arg::EachResult | Arg::Template(_) => None,
         });
-        in_params.chain(detail.into_iter().flat_map(|detail| detail.artifact_results.iter().copied()))
+        let others = detail.map_or((&[][..], &[][..]), |d| (&d.artifact_results, &d.reads));
+        in_params.chain(others.0.iter().copied()).chain(others.1.iter().copied())
+    }
+
+    /// What a node says about whether, when and how often it runs.
+    pub fn flow(&self, node: NodeId) -> Option<&Flow> {
+        self.detail(node)?.flow.as_deref()
+    }
+
+    /// What nodes say about failures of those that they need.
+    pub fn terms(&self) -> HashMap<NodeId, Terms> {
+        let said = self.flows().filter(|(_, flow)| flow.terms != Terms::default());
+        said.map(|(node, flow)| (node, flow.terms.clone())).collect()
+    }
+
+    /// The races, each with its members.
+    pub fn races(&self) -> impl Iterator<Item = (NodeId, &[NodeId])> {
+        let races = self.flows().filter(|(_, flow)| !flow.race.is_empty());
+        races.map(|(node, flow)| (node, flow.race.as_slice()))
+    }
+
+    /// The nodes whose items follow those of others.
+    pub fn followers(&self) -> impl Iterator<Item = (NodeId, NodeId)> {
+        self.flows().filter_map(|(node, flow)| Some((node, flow.each()?)))
+    }
+
+    fn flows(&self) -> impl Iterator<Item = (NodeId, &Flow)> {
+        // Most manifests have few details, or none.
+        let nodes = if self.details.is_empty() { 0 } else { self.len() };
+        (0..nodes).map(NodeId::new).filter_map(|node| Some((node, self.flow(node)?)))
     }
 
     /// Whether a stored result of the node will do.

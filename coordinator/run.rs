@@ -18,6 +18,7 @@ use crate::engine::{Engine, Progressing};
 use crate::init::Runtime;
 use crate::key::Keys;
 use crate::manifest::{self, ManifestError, OnFailure, nearest};
+use crate::nodes::Nodes;
 use crate::plan::Plan;
 use crate::pool::{Event, Pool};
 use crate::report::{Report, ReportOptions};
@@ -57,8 +58,8 @@ pub(crate) struct Limits {
 
 impl Limits {
     /// Whether a node is to be run even if its result is stored.
-    pub fn runs_anew(&self, plan: &Plan, node: NodeId) -> bool {
-        self.refresh.contains(&node) || !plan.is_cached(node)
+    pub fn runs_anew(&self, nodes: &Nodes, node: NodeId) -> bool {
+        self.refresh.contains(&nodes.declared(node)) || !nodes.is_cached(node)
     }
 }
 
@@ -161,7 +162,9 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
 
     let before = latest_summary(&dir.path).unwrap_or_default();
     let costs = Costs::new(ops.ids().count(), |op| before.op_seconds.get(ops.name(op)).copied());
-    let scheduler = Scheduler::new(&plan.graph, urgencies(&plan, &costs), wanted);
+    let mut scheduler =
+        Scheduler::new(&plan.graph, urgencies(&plan, &costs), wanted).with_terms(plan.terms());
+    plan.races().flat_map(|(_, members)| members).for_each(|member| scheduler.excuse(*member));
     let workers = options.workers.unwrap_or_else(cores).min(scheduler.wanted()).max(1);
 
     let mut report = Report::new(&options.report, start, scheduler.wanted()).map_err(RunError::Usage)?;
@@ -233,7 +236,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         Ok(())
     };
     let mut engine = Engine {
-        plan: &plan,
+        nodes: Nodes::new(&plan),
         ops,
         dir: &dir,
         layout,
@@ -266,7 +269,8 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         ran: counts.ran as u64,
         cached: counts.cached as u64,
         failed: counts.failed as u64,
-        skipped: 0,
+        skipped: counts.skipped as u64,
+        excused: counts.excused as u64,
         blocked: counts.blocked as u64,
         timed_out: counts.timed_out as u64,
         cancelled: counts.cancelled as u64,

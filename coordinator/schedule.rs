@@ -1,8 +1,9 @@
 //! Which node may run next. Does no I/O and reads no clock: it is told what happened and says what
 //! follows, so that it can be tested by the million and simulated.
 //!
-//! The way of a node: *waiting* until all it needs are done, *fresh* (nobody has looked it up in the
-//! store yet), *runnable* (it has to be run; most urgent first), *taken* (a worker has it), *settled*.
+//! The way of a node: *waiting* until all it needs are settled as it wants them, *fresh* (nobody has looked it
+//! up in the store yet), *runnable* (it has to be run; most urgent first), *taken* (a worker has it), *settled*. A
+//! node that consists of items is *open* in place of runnable and taken.
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap};
@@ -26,6 +27,8 @@ pub(crate) enum State {
     /// In a worker's batch, waiting for an identical node, or between two attempts. In a batch it may
     /// still need nodes that come before it there.
     Taken,
+    /// Its items or iterations are under way.
+    Open,
     /// It will not be looked at again.
     Settled(Outcome),
 }
@@ -87,6 +90,35 @@ pub(crate) enum Verdict {
     Fail,
 }
 
+/// What a node says about the nodes that it needs, where it says more than that they must succeed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Terms {
+    /// It runs however they end.
+    pub after_any: bool,
+    /// It runs however these end.
+    pub accepts: Vec<NodeId>,
+    /// Its items start when those of this node are done.
+    pub each: Option<NodeId>,
+}
+
+/// What happened to a node's needs, and to itself.
+mod mark {
+    /// One of its needs was skipped.
+    pub const NEED_SKIPPED: u8 = 1;
+    /// One of its needs routed elsewhere.
+    pub const NOT_CHOSEN: u8 = 2;
+    /// The node whose items it follows is open.
+    pub const EACH_OPEN: u8 = 4;
+    /// It has [`super::Terms`].
+    pub const TERMS: u8 = 8;
+    /// Its failure harms nobody.
+    pub const EXCUSED: u8 = 16;
+    /// A node that it needs did not succeed, while it was open.
+    pub const HINDERED: u8 = 32;
+    /// It may start after a failure that stops the run.
+    pub const OUTLIVES: u8 = 64;
+}
+
 #[derive(Clone, Copy, Default)]
 struct Tries {
     errors: u32,
@@ -103,6 +135,11 @@ pub(crate) struct Counts {
     pub timed_out: usize,
     pub blocked: usize,
     pub cancelled: usize,
+    pub skipped: usize,
+    /// How many of those that did not succeed need not have.
+    pub excused: usize,
+    /// How many of those failed by themselves.
+    pub excused_failures: usize,
 }
 
 impl Counts {
@@ -113,18 +150,25 @@ impl Counts {
             Outcome::Failed => &mut self.failed,
             Outcome::TimedOut => &mut self.timed_out,
             Outcome::Blocked => &mut self.blocked,
-            Outcome::Cancelled | Outcome::Skipped => &mut self.cancelled,
+            Outcome::Cancelled => &mut self.cancelled,
+            Outcome::Skipped => &mut self.skipped,
         }
     }
 
     /// Nodes that are settled.
     pub fn settled(&self) -> usize {
-        self.ran + self.cached + self.failed + self.timed_out + self.blocked + self.cancelled
+        self.ran
+            + self.cached
+            + self.failed
+            + self.timed_out
+            + self.blocked
+            + self.cancelled
+            + self.skipped
     }
 
-    /// Nodes that failed by themselves.
+    /// Nodes that failed by themselves, and that somebody wanted to succeed.
     pub fn failures(&self) -> usize {
-        self.failed + self.timed_out
+        self.failed + self.timed_out - self.excused_failures
     }
 }
 
@@ -132,6 +176,14 @@ impl Counts {
 pub(crate) struct Scheduler<'g> {
     graph: &'g Graph,
     state: Vec<State>,
+    marks: Vec<u8>,
+    terms: HashMap<NodeId, Terms>,
+    /// Edges that came while the run went on, by the node that is needed.
+    late_users: HashMap<NodeId, Vec<NodeId>>,
+    /// Set after a failure that stops the run: only what accepts failures still starts.
+    draining: bool,
+    /// Nodes that were cancelled since somebody asked.
+    cancelled: Vec<NodeId>,
     /// How many of its needs each node still waits for.
     waiting: Vec<u32>,
     /// How many of those are in the batch being made. All zero between batches.
@@ -156,6 +208,11 @@ impl<'g> Scheduler<'g> {
         let mut scheduler = Scheduler {
             graph,
             wanted: state.iter().filter(|s| **s == State::Waiting).count(),
+            marks: vec![0; state.len()],
+            terms: HashMap::new(),
+            late_users: HashMap::new(),
+            draining: false,
+            cancelled: Vec::new(),
             state,
             waiting: nodes().map(|n| graph.needs(n).len() as u32).collect(),
             batched: vec![0; graph.len()],
@@ -171,6 +228,109 @@ impl<'g> Scheduler<'g> {
         // Reversed, because the last one in comes out first.
         nodes().rev().for_each(|node| scheduler.enter_if_ready(node));
         scheduler
+    }
+
+    /// What nodes say about those that they need. To be said before anything happens.
+    pub fn with_terms(mut self, terms: HashMap<NodeId, Terms>) -> Scheduler<'g> {
+        for (node, terms) in &terms {
+            let outlives = terms.after_any || !terms.accepts.is_empty();
+            self.marks[node.index()] |= mark::TERMS | if outlives { mark::OUTLIVES } else { 0 };
+        }
+        self.terms = terms;
+        self
+    }
+
+    /// The failures of these nodes harm nobody.
+    pub fn excuse(&mut self, node: NodeId) {
+        self.marks[node.index()] |= mark::EXCUSED;
+    }
+
+    /// Whether one of its needs was skipped.
+    pub fn need_was_skipped(&self, node: NodeId) -> bool {
+        self.has(node, mark::NEED_SKIPPED)
+    }
+
+    /// Whether one of its needs routed elsewhere.
+    pub fn was_not_chosen(&self, node: NodeId) -> bool {
+        self.has(node, mark::NOT_CHOSEN)
+    }
+
+    /// Whether a node that an open one needs did not succeed.
+    pub fn is_hindered(&self, node: NodeId) -> bool {
+        self.has(node, mark::HINDERED)
+    }
+
+    fn has(&self, node: NodeId, mark: u8) -> bool {
+        self.marks[node.index()] & mark != 0
+    }
+
+    /// A need of this node routes elsewhere.
+    pub fn do_not_choose(&mut self, node: NodeId) {
+        self.marks[node.index()] |= mark::NOT_CHOSEN;
+    }
+
+    /// A node that comes into being, like `model` in how it takes failures. It waits for `needs`, of which
+    /// none may be settled without success.
+    pub fn add(&mut self, urgency: Urgency, model: NodeId, needs: &[NodeId]) -> NodeId {
+        let node = NodeId::new(self.state.len());
+        self.state.push(State::Waiting);
+        self.marks.push(self.marks[model.index()] & (mark::EXCUSED | mark::OUTLIVES));
+        self.batched.push(0);
+        self.urgency.push(urgency);
+        self.wanted += 1;
+        let open = |need: &&NodeId| !matches!(self.state(**need), State::Settled(outcome) if outcome.is_done());
+        let open: Vec<NodeId> = needs.iter().filter(open).copied().collect();
+        self.waiting.push(open.len() as u32);
+        for need in open {
+            self.late_users.entry(need).or_default().push(node);
+        }
+        node
+    }
+
+    /// A node that was added may go its way. (In a step of its own, because the last one that enters comes out
+    /// first.)
+    pub fn enter(&mut self, node: NodeId) {
+        self.enter_if_ready(node);
+    }
+
+    /// The urgency of a node.
+    pub fn urgency(&self, node: NodeId) -> Urgency {
+        self.urgency[node.index()]
+    }
+
+    /// A fresh node turns out to consist of items or iterations. Those that follow its items may start theirs.
+    pub fn open(&mut self, node: NodeId) {
+        assert_eq!(self.state(node), State::Ready, "BUG: node {} is opened but was not ready", node.0);
+        self.state[node.index()] = State::Open;
+        for at in 0..self.graph_users(node).len() {
+            let user = self.graph_users(node)[at];
+            if self.terms_of(user).is_some_and(|terms| terms.each == Some(node)) {
+                self.marks[user.index()] |= mark::EACH_OPEN;
+                self.enter_if_ready(user);
+            }
+        }
+    }
+
+    fn graph_users(&self, node: NodeId) -> &'g [NodeId] {
+        if node.index() < self.graph.len() { self.graph.users(node) } else { &[] }
+    }
+
+    fn late_users(&self, node: NodeId) -> &[NodeId] {
+        self.late_users.get(&node).map_or(&[], Vec::as_slice)
+    }
+
+    fn terms_of(&self, node: NodeId) -> Option<&Terms> {
+        if self.has(node, mark::TERMS) { self.terms.get(&node) } else { None }
+    }
+
+    /// Whether a node runs although one that it needs did not succeed.
+    fn accepts(&self, node: NodeId, need: NodeId) -> bool {
+        self.terms_of(node).is_some_and(|terms| terms.after_any || terms.accepts.contains(&need))
+    }
+
+    /// Whether a node may start after a failure that stops the run.
+    fn outlives_failure(&self, node: NodeId) -> bool {
+        self.has(node, mark::OUTLIVES)
     }
 
     pub fn state(&self, node: NodeId) -> State {
@@ -201,18 +361,20 @@ impl<'g> Scheduler<'g> {
     }
 
     /// Whether nothing is left to do but to wait for what is taken.
-    pub fn is_drained(&self) -> bool {
-        self.fresh.is_empty() && self.runnable.is_empty()
+    pub fn is_drained(&mut self) -> bool {
+        !self.has_fresh() && self.peek().is_none()
     }
 
     /// Whether there is a ready node that nobody has looked up yet.
-    pub fn has_fresh(&self) -> bool {
+    pub fn has_fresh(&mut self) -> bool {
+        // What was cancelled is left in the queues until it comes up.
+        while self.fresh.pop_if(|node| self.state[node.index()] != State::Ready).is_some() {}
         !self.fresh.is_empty()
     }
 
     /// A ready node that nobody has looked up yet; the caller settles it or calls [`Scheduler::must_run`].
     pub fn next_fresh(&mut self) -> Option<NodeId> {
-        self.fresh.pop()
+        if self.has_fresh() { self.fresh.pop() } else { None }
     }
 
     /// The node has no stored result.
@@ -222,13 +384,20 @@ impl<'g> Scheduler<'g> {
     }
 
     /// The most urgent runnable node.
-    pub fn peek(&self) -> Option<NodeId> {
-        self.runnable.peek().map(|entry| entry.node)
+    pub fn peek(&mut self) -> Option<NodeId> {
+        while let Some(entry) = self.runnable.peek() {
+            if self.state[entry.node.index()] == State::Ready {
+                return Some(entry.node);
+            }
+            self.runnable.pop();
+        }
+        None
     }
 
     /// The most urgent runnable node, which is taken now.
     pub fn take(&mut self) -> Option<NodeId> {
-        let node = self.runnable.pop()?.node;
+        let node = self.peek()?;
+        self.runnable.pop();
         self.set_taken(node);
         Some(node)
     }
@@ -241,7 +410,7 @@ impl<'g> Scheduler<'g> {
     /// `node` has been put into the batch that is being made: those of its users that now need nothing
     /// outside the batch are offered to `accept`, and taken if it agrees.
     pub fn chain(&mut self, node: NodeId, mut accept: impl FnMut(NodeId) -> bool) {
-        for &user in self.graph.users(node) {
+        for &user in self.graph_users(node) {
             let batched = &mut self.batched[user.index()];
             if *batched == 0 {
                 self.touched.push(user);
@@ -270,12 +439,71 @@ impl<'g> Scheduler<'g> {
         self.enter_if_ready(node);
     }
 
-    /// The node has its result. Its users may become ready.
+    /// A held node has to be run.
+    pub fn unhold(&mut self, node: NodeId) {
+        assert_eq!(self.state(node), State::Taken, "BUG: node {} is let go but was not held", node.0);
+        self.state[node.index()] = State::Ready;
+        self.taken -= 1;
+        self.must_run(node);
+    }
+
+    /// The node has its result, or was skipped. Its users may become ready.
     pub fn done(&mut self, node: NodeId, outcome: Outcome) {
         self.settle(node, outcome);
-        for &user in self.graph.users(node) {
-            self.waiting[user.index()] -= 1;
-            self.enter_if_ready(user);
+        for &user in self.graph_users(node) {
+            self.met(user, outcome);
+        }
+        for at in 0..self.late_users(node).len() {
+            self.met(self.late_users(node)[at], outcome);
+        }
+    }
+
+    /// A need of `user` is settled as it wants it, or was skipped.
+    fn met(&mut self, user: NodeId, outcome: Outcome) {
+        if outcome == Outcome::Skipped {
+            self.marks[user.index()] |= mark::NEED_SKIPPED;
+        }
+        self.waiting[user.index()] -= 1;
+        self.enter_if_ready(user);
+    }
+
+    /// The node is not to be run, unless it is in somebody's hands. What needs it is blocked; those nodes are
+    /// returned.
+    pub fn cancel(&mut self, node: NodeId) -> Vec<NodeId> {
+        self.fail(node, Outcome::Cancelled)
+    }
+
+    /// From now on only what accepts failures starts; the rest is cancelled.
+    pub fn drain(&mut self) {
+        if std::mem::replace(&mut self.draining, true) {
+            return;
+        }
+        let idle = |state: State| matches!(state, State::Waiting | State::Ready);
+        for node in (0..self.state.len()).map(NodeId::new) {
+            if idle(self.state(node)) && !self.outlives_failure(node) {
+                self.cancel_one(node);
+            }
+        }
+    }
+
+    /// Whether nothing new of this node is to be started.
+    pub fn is_draining(&self, node: NodeId) -> bool {
+        self.draining && !self.outlives_failure(node)
+    }
+
+    /// What was cancelled since the last call because the run is stopping.
+    pub fn take_cancelled(&mut self) -> Vec<NodeId> {
+        std::mem::take(&mut self.cancelled)
+    }
+
+    fn cancel_one(&mut self, node: NodeId) {
+        self.settle(node, Outcome::Cancelled);
+        self.cancelled.push(node);
+        let users: Vec<NodeId> = self.graph_users(node).iter().chain(self.late_users(node)).copied().collect();
+        for user in users {
+            if self.accepts(user, node) {
+                self.met(user, Outcome::Cancelled);
+            }
         }
     }
 
@@ -285,8 +513,14 @@ impl<'g> Scheduler<'g> {
         self.settle(node, outcome);
         let (mut blocked, mut stack, mut queued) = (Vec::new(), vec![node], false);
         while let Some(failed) = stack.pop() {
-            for &user in self.graph.users(failed) {
-                if matches!(self.state(user), State::Waiting | State::Ready) {
+            let users: Vec<NodeId> =
+                self.graph_users(failed).iter().chain(self.late_users(failed)).copied().collect();
+            for user in users {
+                if self.state(user) == State::Open {
+                    self.marks[user.index()] |= mark::HINDERED;
+                } else if self.accepts(user, failed) && !was_done {
+                    self.met(user, outcome);
+                } else if matches!(self.state(user), State::Waiting | State::Ready) {
                     // One is ready, and in a queue, if its need failed after having been done.
                     queued |= self.state(user) == State::Ready;
                     self.settle(user, Outcome::Blocked);
@@ -295,7 +529,7 @@ impl<'g> Scheduler<'g> {
                 } else if failed != node || !was_done {
                     // It had what it needed before that was revived: should it come back, it must not wait
                     // for what will not be. It finds out again.
-                    self.waiting[user.index()] -= 1;
+                    self.waiting[user.index()] = self.waiting[user.index()].saturating_sub(1);
                 }
             }
         }
@@ -316,8 +550,14 @@ impl<'g> Scheduler<'g> {
             *self.counts.of(outcome) -= 1;
             self.state[node.index()] = State::Ready;
             self.must_run(node);
+            if !self.graph_users(node).contains(&user) && !self.late_users(node).contains(&user) {
+                // It reads the item of a node, and needs that node.
+                self.late_users.entry(node).or_default().push(user);
+            }
             // Users that are not settled wait again; those that are have what they needed.
-            for &other in self.graph.users(node) {
+            let users: Vec<NodeId> =
+                self.graph_users(node).iter().chain(self.late_users(node)).copied().collect();
+            for other in users {
                 self.waiting[other.index()] += 1;
                 if self.state(other) == State::Ready {
                     self.state[other.index()] = State::Waiting;
@@ -367,7 +607,8 @@ impl<'g> Scheduler<'g> {
         }
         // Doubled each time, up to a minute or what the user asked for.
         let longest = retry.backoff.max(Duration::from_secs(60));
-        Verdict::Again((retry.backoff * 2u32.saturating_pow(failed - 1)).min(longest))
+        let wait = (retry.backoff * 2u32.saturating_pow(failed - 1)).min(longest);
+        Verdict::Again(wait.mul_f64(1.0 + retry.jitter * chance(node, failed)))
     }
 
     /// The number of the attempt that runs or comes next, from 1.
@@ -394,7 +635,11 @@ impl<'g> Scheduler<'g> {
     }
 
     fn enter_if_ready(&mut self, node: NodeId) {
-        if self.waiting[node.index()] == 0 && self.state(node) == State::Waiting {
+        let may_wait = u32::from(self.has(node, mark::EACH_OPEN));
+        if self.waiting[node.index()] <= may_wait && self.state(node) == State::Waiting {
+            if self.draining && !self.outlives_failure(node) {
+                return self.cancel_one(node);
+            }
             self.state[node.index()] = State::Ready;
             self.fresh.push(node);
         }
@@ -405,10 +650,25 @@ impl<'g> Scheduler<'g> {
             State::Taken => self.taken -= 1,
             // What was thrown away because its artifact changed was done before.
             State::Settled(before) if before.is_done() && !outcome.is_done() => *self.counts.of(before) -= 1,
-            State::Waiting | State::Ready => {}
+            State::Waiting | State::Ready | State::Open => {}
             state => panic!("BUG: node {} is settled as {outcome:?} but is {state:?}", node.0),
         }
         self.state[node.index()] = State::Settled(outcome);
         *self.counts.of(outcome) += 1;
+        if self.has(node, mark::EXCUSED) && !outcome.is_done() && outcome != Outcome::Skipped {
+            self.counts.excused += 1;
+            let failed = matches!(outcome, Outcome::Failed | Outcome::TimedOut);
+            self.counts.excused_failures += usize::from(failed);
+        }
     }
+}
+
+/// A number from 0 up to 1 that differs from node to node and from attempt to attempt: those that failed together
+/// do not come back together. (The finisher of MurmurHash3 mixes well enough for that.)
+fn chance(node: NodeId, attempt: u32) -> f64 {
+    let mut mixed = u64::from(node.0) << 32 | u64::from(attempt);
+    for factor in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
+        mixed = (mixed ^ mixed >> 33).wrapping_mul(factor);
+    }
+    (mixed >> 11) as f64 / (1u64 << 53) as f64
 }

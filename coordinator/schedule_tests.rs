@@ -238,7 +238,7 @@ fn attempts_and_backoff() {
     let graph = graph(&[&[]]);
     let mut scheduler = scheduler(&graph, |_| ALIKE);
     let (node, ms) = (NodeId(0), Duration::from_millis);
-    let retry = Retry { attempts: 4, backoff: ms(100), on_error: true, on_timeout: true };
+    let retry = Retry { attempts: 4, backoff: ms(100), jitter: 0.0, on_error: true, on_timeout: true };
     let mut judge = |trouble| scheduler.judge(node, trouble, &retry, 3);
     assert_eq!(judge(Trouble::Error), Verdict::Again(ms(100)));
     assert_eq!(judge(Trouble::Timeout), Verdict::Again(ms(200)));
@@ -253,7 +253,7 @@ fn backoff_has_an_end() {
     let graph = graph(&[&[]]);
     let mut scheduler = scheduler(&graph, |_| ALIKE);
     let mut last = |backoff: Duration| {
-        let retry = Retry { attempts: 1000, backoff, on_error: true, on_timeout: true };
+        let retry = Retry { attempts: 1000, backoff, jitter: 0.0, on_error: true, on_timeout: true };
         let judged = (0..40).map(|_| scheduler.judge(NodeId(0), Trouble::Error, &retry, 3));
         judged.last().expect("forty of them")
     };

@@ -15,6 +15,8 @@ pub(crate) enum Timer {
     Retry(NodeId),
     /// A worker has been idle while tasks wait behind another.
     Share,
+    /// A gate may let somebody through.
+    Gate(usize),
     /// Progress is to be shown and memory sampled.
     Tick,
 }

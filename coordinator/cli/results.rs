@@ -1,9 +1,11 @@
 //! `forkyard results`: read while a run may be going on, without disturbing it.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
+use forkyard_shared::value::Kind;
 use serde_json::json;
 
 use super::exit::{Exit, Failure, printed};
@@ -57,8 +59,11 @@ pub(super) fn cat(store: &Path, node: &str, run: Option<u64>) -> Result<Exit, Fa
         Some(_) => vec![find(store, run)?],
         None => dir.runs()?,
     };
-    let Some((run, entry)) = runs.iter().rev().find_map(|run| Some((run, outcomes(run).remove(node)?)))
-    else {
+    let found = runs.iter().rev().find_map(|run| {
+        let mut nodes = outcomes(run);
+        Some((run, nodes.remove(node)?, nodes))
+    });
+    let Some((run, entry, others)) = found else {
         return Err(Failure::new(
             Exit::Usage,
             format!(
@@ -68,29 +73,78 @@ pub(super) fn cat(store: &Path, node: &str, run: Option<u64>) -> Result<Exit, Fa
         ));
     };
     let Some(key) = entry.key else {
+        if entry.outcome.is_done() && entry.error.is_none() {
+            return cat_list(&dir, node, &others);
+        }
         let error = entry.error.unwrap_or_default();
         return Err(Failure::new(
             Exit::NodesFailed,
             format!("node `{node}` has no result: in run {} it {}: {error}", run.id, entry.outcome.word()),
         ));
     };
-    let gone = || {
-        Failure::new(
-            Exit::Store,
-            format!(
-                "the result of `{node}` is not in the store any more; run its manifest again to compute it"
-            ),
-        )
-    };
     let reader = Reader::look(&dir, 0)?;
-    let record = reader.lookup(key).ok_or_else(gone)?;
+    let record = reader.lookup(key).ok_or_else(|| gone(node))?;
     let mut out = std::io::stdout().lock();
-    match reader.write_to(&record, &mut out) {
+    written(reader.write_to(&record, &mut out).map(|()| out.flush()), &dir, &record)
+}
+
+fn gone(node: &str) -> Failure {
+    Failure::new(
+        Exit::Store,
+        format!("the result of `{node}` is not in the store any more; run its manifest again to compute it"),
+    )
+}
+
+fn written(
+    written: Result<std::io::Result<()>, StoreError>,
+    dir: &StoreDir,
+    record: &Record,
+) -> Result<Exit, Failure> {
+    match written {
         Err(StoreError::Output(error)) => printed(Err(error)),
-        Err(error) if error.is_loss() => Err(damaged(&dir, &record, error)),
+        Err(error) if error.is_loss() => Err(damaged(dir, record, error)),
         Err(error) => Err(error.into()),
-        Ok(()) => printed(out.flush()),
+        Ok(flushed) => printed(flushed),
     }
+}
+
+/// The result of a node that consists of items: their results as a JSON list, one by one.
+fn cat_list(
+    dir: &StoreDir,
+    node: &str,
+    nodes: &BTreeMap<String, JournalEntry>,
+) -> Result<Exit, Failure> {
+    let reader = Reader::look(dir, 0)?;
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    for index in 0.. {
+        let name = format!("{node}[{index}]");
+        let Some(entry) = nodes.get(&name) else { break };
+        if let Err(error) = out.write_all(if index == 0 { b"[" } else { b"," }) {
+            return printed(Err(error));
+        }
+        let Some(key) = entry.key else {
+            if let Err(error) = out.write_all(b"null") {
+                return printed(Err(error));
+            }
+            continue;
+        };
+        let record = reader.lookup(key).ok_or_else(|| gone(&name))?;
+        let item = match record.kind {
+            Kind::Json => reader.write_to(&record, &mut out).map(Ok),
+            Kind::Text => reader.read(&record).map(|bytes| {
+                serde_json::to_writer(&mut out, &String::from_utf8_lossy(&bytes)).map_err(Into::into)
+            }),
+            Kind::Bytes => {
+                let why = format!("`{name}` is bytes, which no JSON list holds: `forkyard results cat '{name}'`");
+                return Err(Failure::new(Exit::Usage, why));
+            }
+        };
+        if !matches!(item, Ok(Ok(()))) {
+            return written(item, dir, &record);
+        }
+    }
+    let end = if nodes.contains_key(&format!("{node}[0]")) { "]" } else { "[]" };
+    printed(out.write_all(end.as_bytes()).and_then(|()| out.flush()))
 }
 
 /// Nobody is to read a damaged blob again: it goes into quarantine, unless a run is using the store, which

@@ -63,7 +63,7 @@ fn exit(result: RunResult) -> Result<Exit, Failure> {
             );
             return Err(Failure::new(Exit::Store, message));
         }
-        Ending::Complete if summary.ran + summary.cached + summary.skipped == summary.nodes => Exit::Ok,
+        Ending::Complete if summary.ran + summary.cached + summary.skipped + summary.excused == summary.nodes => Exit::Ok,
         Ending::Complete => Exit::NodesFailed,
     })
 }
@@ -73,6 +73,7 @@ fn summary(result: &RunResult, store: &Path) -> String {
     let counts = [
         ("ran", summary.ran),
         ("cached", summary.cached),
+        ("skipped", summary.skipped),
         ("failed", summary.failed),
         ("timed out", summary.timed_out),
         ("blocked", summary.blocked),

@@ -1,6 +1,6 @@
 //! The turns of the loop, and what a run consists of while it goes on.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use forkyard_shared::digest::Digest;
@@ -8,11 +8,15 @@ use forkyard_shared::ids::{ArtifactId, NodeId, WorkerId};
 use forkyard_worker::Ops;
 
 use super::cache::Cache;
+use super::evaluate::Resolved;
+use super::family::Family;
+use super::gates::Gates;
 use super::results::Held;
 use crate::cost::Costs;
-use crate::key::Keys;
+use crate::key::{Keys, ResultId};
+use crate::nodes::Nodes;
 use crate::places::Place;
-use crate::plan::Plan;
+use crate::plan::{Flow, Plan};
 use crate::pool::{Event, Pool};
 use crate::report::{Finished, Ran, Report};
 use crate::run::{Ending, Limits, RunError};
@@ -25,7 +29,7 @@ pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
 /// A run in progress.
 pub(crate) struct Engine<'a> {
-    pub plan: &'a Plan,
+    pub nodes: Nodes<'a>,
     pub ops: &'a Ops,
     pub dir: &'a StoreDir,
     pub layout: Layout,
@@ -55,6 +59,26 @@ pub(crate) struct Progressing {
     pub cache: Cache,
     /// Nodes that have the result of another one, which is on its way into the store.
     pub(super) same: HashMap<NodeId, Vec<NodeId>>,
+    /// Parameters of nodes that are looked up or run, where expressions had to be worked out.
+    pub(super) resolved: HashMap<NodeId, Resolved>,
+    pub(super) families: HashMap<NodeId, Family>,
+    /// Nodes of which there may be items to make.
+    pub(super) expandable: VecDeque<NodeId>,
+    /// Results of items that are about to be settled.
+    pub(super) item_results: HashMap<NodeId, ResultId>,
+    /// Nodes whose items follow those of another one, by that one.
+    pub(super) followers: HashMap<NodeId, Vec<NodeId>>,
+    /// Nodes whose result is that of another: of the winner of a race, of the last iteration.
+    pub(super) alias: HashMap<NodeId, NodeId>,
+    /// Races by their members.
+    pub(super) races: HashMap<NodeId, Vec<NodeId>>,
+    /// Races that have a member at the goal, and that member.
+    pub(super) decidable: Vec<(NodeId, NodeId)>,
+    /// Why members of races failed.
+    pub(super) errors: HashMap<NodeId, String>,
+    pub(super) gates: Gates,
+    /// Set when only what accepts failures is still started.
+    pub(super) draining: bool,
     /// Nodes between two attempts.
     pub(super) retries: HashSet<NodeId>,
     /// How many nodes read each node's result.
@@ -82,6 +106,23 @@ impl Progressing {
                 }
             }
         }
+        let (mut followers, mut races) = (HashMap::new(), HashMap::new());
+        for (follower, leader) in plan.followers() {
+            followers.entry(leader).or_insert_with(Vec::new).push(follower);
+        }
+        for (race, members) in plan.races() {
+            for member in members {
+                races.entry(*member).or_insert_with(Vec::new).push(race);
+                if readers.contains_key(&race) {
+                    *readers.entry(*member).or_insert(0) += 1;
+                }
+            }
+        }
+        for node in (0..plan.len()).map(NodeId::new) {
+            if plan.flow(node).is_some_and(Flow::reads_own_result) {
+                *readers.entry(node).or_insert(0) += 1;
+            }
+        }
         Progressing {
             attached: false,
             places: (0..workers).map(|_| Place::default()).collect(),
@@ -92,6 +133,17 @@ impl Progressing {
             results: HashMap::new(),
             cache: Cache::new(plan.settings.cache_bytes),
             same: HashMap::new(),
+            resolved: HashMap::new(),
+            families: HashMap::new(),
+            expandable: VecDeque::new(),
+            item_results: HashMap::new(),
+            followers,
+            alias: HashMap::new(),
+            races,
+            decidable: Vec::new(),
+            errors: HashMap::new(),
+            gates: Gates::new(plan),
+            draining: false,
             retries: HashSet::new(),
             readers,
             read_as_files,
@@ -131,11 +183,17 @@ impl Engine<'_> {
         let tick = self.report.interval().unwrap_or(SAMPLE_EVERY).min(SAMPLE_EVERY);
         self.state.timers.set(Instant::now() + tick, Timer::Tick);
         loop {
+            self.expand();
             self.look_up()?;
+            if !self.scheduler.has_fresh() {
+                self.decide_races();
+            }
+            self.tell_cancelled();
             self.fill_workers()?;
             self.writer.hand_over();
             self.take_placed();
-            let settled = self.scheduler.is_drained() || self.state.stopping;
+            let open = !self.state.expandable.is_empty() || !self.state.decidable.is_empty();
+            let settled = self.scheduler.is_drained() && !open || self.state.stopping;
             if settled && self.scheduler.taken() == 0 {
                 // The last group may yet fail, or bring down what named a changed artifact.
                 self.writer.flush();
@@ -145,7 +203,7 @@ impl Engine<'_> {
             }
             self.report.flush();
             let now = Instant::now();
-            let more_to_look_up = self.scheduler.has_fresh() && !self.state.stopping;
+            let more_to_look_up = (self.scheduler.has_fresh() || open) && !self.state.stopping;
             let limit = if more_to_look_up { Some(Duration::ZERO) } else { self.state.timers.wait(now) };
             match self.pool.next(limit).map_err(RunError::Internal)? {
                 Some(Event::Message(message)) => self.on_message(message)?,
@@ -176,7 +234,7 @@ impl Engine<'_> {
     }
 
     pub(super) fn changed(&self, artifact: ArtifactId) -> String {
-        let entry = &self.plan.artifacts[artifact.index()];
+        let entry = &self.nodes.plan.artifacts[artifact.index()];
         format!("artifact \"{}\" ({}) was changed while the run used it", entry.name, entry.path.display())
     }
 
@@ -190,6 +248,9 @@ impl Engine<'_> {
     ) {
         self.forget_read(node);
         self.keys.settled(node);
+        if !outcome.is_done() {
+            self.keys.set(node, Digest::of(outcome.word().as_bytes()));
+        }
         let (ran, log) = ran.unzip();
         let ran = ran.filter(|ran| ran.started_ns != 0);
         let attempt = match outcome {
@@ -198,9 +259,11 @@ impl Engine<'_> {
             Outcome::Cached | Outcome::Skipped | Outcome::Blocked | Outcome::Cancelled => 0,
         };
         // A node that is done and has an error has a result that is not kept.
-        let key = (outcome.is_done() && error.is_none()).then(|| self.keys.of(node));
+        let is_list = self.units(node).is_some();
+        let key = (outcome.is_done() && error.is_none() && !is_list).then(|| self.keys.of(node));
+        let name = self.nodes.name(node);
         self.writer.note(&JournalEntry {
-            node: self.plan.name(node).into(),
+            node: name.to_string(),
             outcome,
             attempt,
             key,
@@ -210,8 +273,8 @@ impl Engine<'_> {
         });
         if self.report.wants_all_nodes() || !outcome.is_done() || error.is_some() {
             self.report.node_finished(&Finished {
-                node: self.plan.name(node),
-                op: self.ops.name(self.plan.ops[node.index()]),
+                node: &name,
+                op: self.ops.name(self.nodes.op(node)),
                 outcome,
                 attempt,
                 ran,

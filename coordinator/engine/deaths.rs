@@ -13,7 +13,7 @@ use crate::places::{self, Life, Place};
 use crate::pool::Event;
 use crate::report::Ran;
 use crate::run::{Ending, RunError};
-use crate::schedule::Trouble;
+use crate::schedule::{State, Trouble};
 
 /// So many workers may die one after the other in one place without finishing anything.
 const BARREN_MAX: u32 = 10;
@@ -72,16 +72,20 @@ impl Engine<'_> {
                 worker.0, place.barren
             )));
         }
-        self.report.worker_lost(worker, pid, end, running.map(|node| self.plan.name(node)));
+        self.report.worker_lost(worker, pid, end, running.map(|node| self.nodes.name(node)).as_deref());
         // The rest of its batches first, so that what depends on the node that failed is waiting by then.
         for node in held.iter().filter(|node| Some(**node) != running) {
             self.give_back(*node);
         }
         let Some(Current { node, started_ns }) = current else { return Ok(()) };
+        if self.scheduler.state(node) != State::Taken {
+            // It has lost its race, for which it was killed.
+            return Ok(());
+        }
         let ran = Some(Ran { worker, started_ns, duration_ns: now_ns().saturating_sub(started_ns) });
         match killed_for {
             Some(late) if late == node => {
-                let timeout = self.plan.detail(node).and_then(|detail| detail.timeout).unwrap_or_default();
+                let timeout = self.nodes.detail(node).and_then(|detail| detail.timeout).unwrap_or_default();
                 let message =
                     format!("it ran for more than its timeout of {}", crate::text::duration(timeout));
                 self.on_trouble(node, Trouble::Timeout, message, ran, Vec::new());

@@ -12,8 +12,11 @@ use forkyard_worker::Ops;
 use super::core::Engine;
 use super::results::Unread;
 use crate::places::{self, Life};
-use crate::plan::Plan;
+use crate::key::Said;
+use crate::nodes::Nodes;
 use crate::run::RunError;
+use crate::schedule::State;
+use crate::store::Outcome;
 use crate::timers::Timer;
 
 /// How long a worker is idle before it gets what waits behind another.
@@ -63,7 +66,7 @@ impl Engine<'_> {
             return Ok(Some(worker));
         }
         let Some(next) = self.scheduler.peek() else { return Ok(None) };
-        if !self.costs.may_queue(self.plan.ops[next.index()]) {
+        if !self.costs.may_queue(self.nodes.op(next)) {
             return Ok(None);
         }
         let short = places::ids(&self.state.places).find(|id| {
@@ -72,7 +75,7 @@ impl Engine<'_> {
                 && place.killing.is_none()
                 && place.free_slot().is_some()
                 && place.in_use().iter().all(|(_, sent)| {
-                    sent.nodes.iter().all(|n| self.costs.may_queue(self.plan.ops[n.index()]))
+                    sent.nodes.iter().all(|n| self.costs.may_queue(self.nodes.op(*n)))
                 })
         });
         Ok(short)
@@ -106,6 +109,9 @@ impl Engine<'_> {
                             self.give_back(*node);
                             self.on_full(message);
                         }
+                        Unread::Wrong(message) => {
+                            self.give_up(*node, Outcome::Failed, message, None, Vec::new());
+                        }
                     }
                     return true;
                 }
@@ -128,7 +134,7 @@ impl Engine<'_> {
         self.state.next_batch = number.wrapping_add(1);
         let place = &mut self.state.places[worker.index()];
         let slot = place.free_slot().expect("BUG: a batch for a place without a free slot");
-        if let Some(timeout) = nodes.iter().filter_map(|n| self.plan.detail(*n)?.timeout).min() {
+        if let Some(timeout) = nodes.iter().filter_map(|n| self.nodes.detail(*n)?.timeout).min() {
             self.state.timers.set(Instant::now() + timeout, Timer::Timeout(worker));
         }
         place.sent(slot, number, nodes);
@@ -143,7 +149,7 @@ impl Engine<'_> {
         loop {
             if at == nodes.len() {
                 let Some(node) = self.scheduler.peek() else { break };
-                let fits = self.costs.batch(self.plan.ops[node.index()], self.scheduler.runnable(), workers);
+                let fits = self.costs.batch(self.nodes.op(node), self.scheduler.runnable(), workers);
                 limit = if nodes.is_empty() { fits } else { limit.min(fits) };
                 if nodes.len() >= limit {
                     break;
@@ -157,14 +163,15 @@ impl Engine<'_> {
             let mut chained = Vec::new();
             let (keys, in_flight, taken) = (&mut self.keys, &mut self.state.in_flight, nodes.len());
             self.scheduler.chain(nodes[at], |user| {
-                let room = taken + chained.len() < self.costs.batch(self.plan.ops[user.index()], 1, workers);
-                if !room || !keys.is_known_early(user) {
+                let room = taken + chained.len() < self.costs.batch(self.nodes.op(user), 1, workers);
+                if !room || !keys.is_known_early(&self.nodes, user) {
                     return false;
                 }
-                let Ok(key) = keys.make(user, |_| None) else { return false };
+                let said = Said::of(self.nodes.detail(user));
+                let Ok(key) = keys.make(&self.nodes, user, said, |_| None) else { return false };
                 // One that is stored, or on its way, is settled when it becomes ready.
-                let stored = !self.limits.runs_anew(self.plan, user) && self.reader.lookup(key).is_some();
-                let taken = !stored && (!shares_its_key(self.plan, self.ops, user) || claim(in_flight, key));
+                let stored = !self.limits.runs_anew(&self.nodes, user) && self.reader.lookup(key).is_some();
+                let taken = !stored && (!shares_its_key(&self.nodes, self.ops, user) || claim(in_flight, key));
                 if taken {
                     chained.push(user);
                 }
@@ -179,7 +186,7 @@ impl Engine<'_> {
 
     /// Notes that a node is on its way; false if an identical one is already, for which it now waits.
     fn claim(&mut self, node: NodeId) -> bool {
-        if !shares_its_key(self.plan, self.ops, node) || claim(&mut self.state.in_flight, self.keys.of(node))
+        if !shares_its_key(&self.nodes, self.ops, node) || claim(&mut self.state.in_flight, self.keys.of(node))
         {
             return true;
         }
@@ -190,7 +197,7 @@ impl Engine<'_> {
 
     /// Takes the nodes that wait for an identical one.
     pub(super) fn waiting_for(&mut self, node: NodeId) -> Vec<NodeId> {
-        if !shares_its_key(self.plan, self.ops, node) {
+        if !shares_its_key(&self.nodes, self.ops, node) {
             return Vec::new();
         }
         self.state.in_flight.remove(&self.keys.of(node)).unwrap_or_default()
@@ -205,6 +212,11 @@ impl Engine<'_> {
 
     /// A taken node comes back unrun.
     pub(super) fn give_back(&mut self, node: NodeId) {
+        if self.scheduler.state(node) != State::Taken {
+            // It has lost its race.
+            return;
+        }
+        self.leave(node);
         self.release_waiting(node);
         self.scheduler.release(node);
     }
@@ -241,8 +253,8 @@ impl Engine<'_> {
 
 /// Whether another node could have the same key and do with this one's result. (No other node has the key of one
 /// that has its own id in it.)
-fn shares_its_key(plan: &Plan, ops: &Ops, node: NodeId) -> bool {
-    plan.is_cached(node) && !ops.get(plan.ops[node.index()]).signature().effect
+fn shares_its_key(nodes: &Nodes, ops: &Ops, node: NodeId) -> bool {
+    nodes.is_cached(node) && !ops.get(nodes.op(node)).signature().effect
 }
 
 /// Notes that a node of this key is on its way; false if one is already.

@@ -4,11 +4,15 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use forkyard_shared::digest::Digest;
 use forkyard_shared::ids::NodeId;
+use forkyard_shared::value::{Kind, NULL_DIGEST};
 
 use super::core::Engine;
+use super::decide::Decision;
+use super::evaluate::Unknown;
 use super::results::At;
-use crate::key::ResultId;
+use crate::key::{ResultId, Said};
 use crate::run::RunError;
+use crate::schedule::State;
 use crate::store::{Lost, Outcome, Record};
 
 /// Fresh nodes looked up in one turn: messages are not kept waiting for longer.
@@ -21,6 +25,27 @@ impl Engine<'_> {
                 return Ok(());
             }
             let Some(node) = self.scheduler.next_fresh() else { return Ok(()) };
+            match self.decide(node) {
+                Ok(Decision::LookUp) => {}
+                Ok(Decision::Skip(why)) => {
+                    self.skip(node, &why);
+                    continue;
+                }
+                Ok(Decision::Open(source)) => {
+                    self.open(node, source);
+                    continue;
+                }
+                Err(Unknown::Wrong(why)) => {
+                    self.scheduler.hold(node);
+                    self.give_up(node, Outcome::Failed, why, None, Vec::new());
+                    continue;
+                }
+                Err(Unknown::Gone(producer)) => {
+                    self.scheduler.hold(node);
+                    self.compute_anew(producer, node);
+                    continue;
+                }
+            }
             match self.make_key(node) {
                 // Because somebody does not want to wait for a digest: the next event tells who.
                 Err(_) if self.pool.interrupted().load(Relaxed) => {
@@ -34,7 +59,7 @@ impl Engine<'_> {
                 }
                 Ok(key) => match self.stored(node, key) {
                     Some(record) => self.on_stored(node, record),
-                    None => self.scheduler.must_run(node),
+                    None => self.must_run(node),
                 },
             }
         }
@@ -42,16 +67,31 @@ impl Engine<'_> {
     }
 
     pub(super) fn make_key(&mut self, node: NodeId) -> Result<Digest, String> {
-        let results = &self.state.results;
-        self.keys.make(node, |producer| results.get(&producer).map(|result| result.id))
+        let (results, alias) = (&self.state.results, &self.state.alias);
+        let followed = self.followed(node);
+        let said = match self.state.resolved.get(&node) {
+            Some(resolved) => {
+                Said { params: &resolved.params, salt: resolved.salt.as_deref(), followed }
+            }
+            None => Said { followed, ..Said::of(self.nodes.detail(node)) },
+        };
+        let null = ResultId { kind: Kind::Json, digest: NULL_DIGEST };
+        let scheduler = &self.scheduler;
+        self.keys.make(&self.nodes, node, said, |producer| {
+            if !matches!(scheduler.state(producer), State::Settled(outcome) if outcome.is_done()) {
+                return Some(null);
+            }
+            let result = results.get(&producer).or_else(|| results.get(alias.get(&producer)?));
+            result.map(|result| result.id)
+        })
     }
 
     fn stored(&self, node: NodeId, key: Digest) -> Option<Record> {
-        if self.limits.runs_anew(self.plan, node) {
+        if self.limits.runs_anew(&self.nodes, node) {
             return None;
         }
         self.reader.find(key).unwrap_or_else(|Lost| {
-            let name = self.plan.name(node);
+            let name = self.nodes.name(node);
             self.report.say(&format!("the stored result of node {name} is damaged or gone; it runs again"));
             None
         })
@@ -60,7 +100,6 @@ impl Engine<'_> {
     pub(super) fn on_stored(&mut self, node: NodeId, record: Record) {
         let (digest, bytes) = (record.digest, record.len);
         self.keep(node, ResultId { kind: record.kind, digest }, None, At::Key);
-        self.scheduler.done(node, Outcome::Cached);
-        self.tell(node, Outcome::Cached, None, Some((digest, bytes)), None);
+        self.finish(node, Outcome::Cached, None, Some((digest, bytes)), None);
     }
 }

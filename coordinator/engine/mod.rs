@@ -9,8 +9,13 @@
 mod cache;
 mod core;
 mod deaths;
+mod decide;
 mod dispatch;
+mod evaluate;
+mod family;
+mod gates;
 mod lookup;
+mod race;
 mod results;
 mod returns;
 mod time;

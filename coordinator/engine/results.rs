@@ -2,9 +2,10 @@
 
 use forkyard_shared::ids::NodeId;
 use forkyard_shared::protocol::{Param, Task};
-use forkyard_shared::value::INLINE_MAX_BYTES;
+use forkyard_shared::value::{INLINE_MAX_BYTES, Kind};
 
 use super::core::Engine;
+use super::evaluate::Unknown;
 use crate::key::{ResultId, working_dir};
 use crate::plan::Arg;
 use crate::store::{Layout, Place, Record};
@@ -33,13 +34,21 @@ pub(super) enum Unread {
     Gone(NodeId),
     /// There is no room to make it readable.
     Full(String),
+    /// It cannot be what the node wants.
+    Wrong(String),
 }
 
 impl Engine<'_> {
     /// Keeps a result for the nodes that read it.
     pub(super) fn keep(&mut self, node: NodeId, id: ResultId, bytes: Option<Vec<u8>>, at: At) {
-        let Some(readers) = self.state.readers.get(&node) else { return };
-        self.state.results.insert(node, Held { id, at, readers: *readers });
+        let readers = self.readers(node);
+        if self.nodes.item(node).is_some() {
+            self.state.item_results.insert(node, id);
+        }
+        if readers == 0 {
+            return;
+        }
+        self.state.results.insert(node, Held { id, at, readers });
         if let Some(bytes) = bytes {
             self.state.cache.put(node, bytes);
             self.shrink_cache();
@@ -48,7 +57,7 @@ impl Engine<'_> {
 
     /// Forgets bytes that can be read again, until the rest fits. What is not durable yet is made so, if that is
     /// what it takes.
-    fn shrink_cache(&mut self) {
+    pub(super) fn shrink_cache(&mut self) {
         for attempt in 0..3 {
             let results = &self.state.results;
             let durable = |node| results.get(&node).is_some_and(|held| !matches!(held.at, At::Unknown));
@@ -78,30 +87,77 @@ impl Engine<'_> {
 
     /// `node` will not read results any more: those without further readers are forgotten.
     pub(super) fn forget_read(&mut self, node: NodeId) {
-        for producer in self.plan.results_of(node) {
-            if let Some(result) = self.state.results.get_mut(&producer) {
-                result.readers = result.readers.saturating_sub(1);
-                if result.readers == 0 {
-                    result.at = At::Key;
-                    self.state.cache.forget(producer);
-                }
+        if self.nodes.item(node).is_some() {
+            if let Some(leader) = self.followed(node) {
+                self.forget(leader);
+            }
+            return;
+        }
+        for producer in self.nodes.plan.results_of(node) {
+            for unit in self.units(producer).unwrap_or_default().into_iter().flatten() {
+                self.forget(unit);
+            }
+            let source = self.source(producer);
+            if source != producer {
+                self.forget(source);
+            }
+            self.forget(producer);
+        }
+    }
+
+    fn forget(&mut self, producer: NodeId) {
+        if let Some(result) = self.state.results.get_mut(&producer) {
+            result.readers = result.readers.saturating_sub(1);
+            if result.readers == 0 {
+                result.at = At::Key;
+                self.state.cache.forget(producer);
             }
         }
+    }
+
+    /// The nodes whose results a node has read, items one by one.
+    pub(super) fn read_by(&self, node: NodeId) -> Vec<NodeId> {
+        let mut read = Vec::from_iter(self.followed(node));
+        for producer in self.nodes.plan.results_of(self.nodes.declared(node)) {
+            read.extend(self.units(producer).unwrap_or_default().into_iter().flatten());
+            read.push(self.source(producer));
+        }
+        read
+    }
+
+    /// How many nodes read what a node returns.
+    pub(super) fn readers(&self, node: NodeId) -> usize {
+        let declared = self.nodes.declared(node);
+        let readers = self.state.readers.get(&declared).copied().unwrap_or(0);
+        let followers = if declared == node { 0 } else { self.state.followers.get(&declared).map_or(0, Vec::len) };
+        readers + followers
     }
 
     /// The message for a node.
     pub(super) fn task(&mut self, node: NodeId) -> Result<Task, Unread> {
         let mut params = Vec::new();
-        if let Some(detail) = self.plan.detail(node) {
-            for (name, arg) in &detail.params {
-                let param = match arg {
-                    Arg::Json(text) => Param::Json(text.clone()),
-                    Arg::Result(producer) => self.result_param(*producer)?,
-                };
-                params.push((name.clone(), param));
+        if let Some(detail) = self.nodes.detail(node) {
+            let resolved = self.state.resolved.remove(&node);
+            let said = resolved.as_ref().map_or(&detail.params, |resolved| &resolved.params);
+            let mut read = || {
+                for (name, arg) in said {
+                    let param = match arg {
+                        Arg::Json(text) => Param::Json(text.clone()),
+                        Arg::Result(producer) => self.result_param(*producer)?,
+                        Arg::EachResult | Arg::Template(_) => unreachable!("BUG: a task before its parameters"),
+                    };
+                    params.push((name.clone(), param));
+                }
+                Ok(())
+            };
+            let read = read();
+            let cwd = working_dir(detail, said);
+            if let Some(resolved) = resolved {
+                self.state.resolved.insert(node, resolved);
             }
-            if self.ops.get(self.plan.ops[node.index()]).signature().runs_command() {
-                let cwd = working_dir(detail).to_string_lossy().into_owned();
+            read?;
+            if self.ops.get(self.nodes.op(node)).signature().runs_command() {
+                let cwd = cwd.to_string_lossy().into_owned();
                 let cwd = Param::Json(serde_json::Value::String(cwd).to_string());
                 match params.binary_search_by(|(name, _)| name.as_str().cmp("cwd")) {
                     Ok(at) => params[at].1 = cwd,
@@ -110,13 +166,13 @@ impl Engine<'_> {
             }
         }
         let mut artifact_results = Vec::new();
-        for producer in self.plan.detail(node).map_or(&[][..], |detail| &detail.artifact_results) {
-            artifact_results.push((self.plan.name(*producer).to_string(), self.result_param(*producer)?));
+        for producer in self.nodes.detail(node).map_or(&[][..], |detail| &detail.artifact_results) {
+            artifact_results.push((self.nodes.name(*producer).to_string(), self.result_param(*producer)?));
         }
-        let artifacts = self.plan.artifacts_of(node).to_vec();
+        let artifacts = self.nodes.artifacts(node).to_vec();
         Ok(Task {
             node,
-            op: self.plan.ops[node.index()],
+            op: self.nodes.op(node),
             attempt: self.scheduler.attempt(node),
             params,
             artifacts,
@@ -126,6 +182,17 @@ impl Engine<'_> {
     }
 
     fn result_param(&mut self, producer: NodeId) -> Result<Param, Unread> {
+        if !self.is_done(producer) {
+            return Ok(Param::Json("null".into()));
+        }
+        if self.units(producer).is_some() {
+            return match self.result_json(producer) {
+                Ok(list) => Ok(Param::Inline(Kind::Json, list)),
+                Err(Unknown::Gone(producer)) => Err(Unread::Gone(producer)),
+                Err(Unknown::Wrong(why)) => Err(Unread::Wrong(why)),
+            };
+        }
+        let producer = self.source(producer);
         let held = self.state.results.get(&producer).expect("BUG: a node before the results that it reads");
         let ResultId { kind, digest } = held.id;
         if let Some(bytes) = self.state.cache.get(producer) {
@@ -158,8 +225,8 @@ impl Engine<'_> {
         }
     }
 
-    fn gone(&self, producer: NodeId, why: &str) -> Unread {
-        self.report.say(&format!("{why}; node {} runs again", self.plan.name(producer)));
+    pub(super) fn gone(&self, producer: NodeId, why: &str) -> Unread {
+        self.report.say(&format!("{why}; node {} runs again", self.nodes.name(producer)));
         Unread::Gone(producer)
     }
 }

@@ -10,13 +10,14 @@ use forkyard_shared::protocol::{Cause, Completion, Failure, FromWorker};
 use forkyard_shared::value::{Body, Value};
 
 use super::core::{Engine, NOT_RUN};
+use super::evaluate::Unknown;
 use super::results::At;
 use crate::key::ResultId;
 use crate::manifest::OnFailure;
 use crate::plan::Retry;
 use crate::report::Ran;
 use crate::run::{Ending, RunError};
-use crate::schedule::{Trouble, Verdict};
+use crate::schedule::{State, Trouble, Verdict};
 use crate::store::{NewResult, NewValue, Outcome};
 use crate::timers::Timer;
 
@@ -41,8 +42,21 @@ impl Engine<'_> {
     pub(super) fn on_completion(&mut self, worker: WorkerId, completion: Completion) {
         let Completion { node, started_ns, duration_ns, outcome, log } = completion;
         let ran = Ran { worker, started_ns, duration_ns };
-        self.costs.learn(self.plan.ops[node.index()], duration_ns as f64 / 1e9);
+        self.costs.learn(self.nodes.op(node), duration_ns as f64 / 1e9);
+        self.leave(node);
+        if self.scheduler.state(node) != State::Taken {
+            // It has lost its race.
+            return outcome.iter().for_each(|value| self.drop_late(value));
+        }
         match outcome {
+            Ok(value) if self.is_too_late(node) => {
+                self.drop_late(&value);
+                self.release_waiting(node);
+                let blocked = self.scheduler.cancel(node);
+                let why = "another member of its race has won";
+                self.tell(node, Outcome::Cancelled, None, None, Some(why));
+                self.blocked(node, blocked);
+            }
             Ok(value) => self.on_result(node, value, ran, log),
             Err(failure) => self.on_failure(node, failure, ran, log),
         }
@@ -56,7 +70,7 @@ impl Engine<'_> {
             self.release_waiting(node);
         }
         let same = self.waiting_for(node);
-        let wanted = same.iter().chain([&node]).any(|node| self.state.readers.contains_key(node));
+        let wanted = same.iter().chain([&node]).any(|node| self.readers(*node) > 0);
         let (new, bytes) = match value.body {
             Body::Inline(bytes) => {
                 let kept = wanted.then(|| bytes.clone());
@@ -82,18 +96,68 @@ impl Engine<'_> {
         } else {
             let key = self.keys.of(node);
             let duration = Duration::from_nanos(ran.duration_ns);
-            let artifacts = self.plan.artifacts_of(node).to_vec();
+            let artifacts = self.nodes.artifacts(node).to_vec();
             self.writer.put(NewResult { node, key, kind, digest, value: new, duration, artifacts, wanted });
         }
-        self.scheduler.done(node, Outcome::Ran);
-        self.tell(node, Outcome::Ran, Some((ran, log)), Some((digest, len)), not_kept.as_deref());
+        self.finish(node, Outcome::Ran, Some((ran, log)), Some((digest, len)), not_kept.as_deref());
         for other in same {
             self.keep(other, id, bytes.clone(), At::Unknown);
             if wanted {
                 self.state.same.entry(node).or_default().push(other);
             }
-            self.scheduler.done(other, Outcome::Cached);
-            self.tell(other, Outcome::Cached, None, Some((digest, len)), None);
+            self.finish(other, Outcome::Cached, None, Some((digest, len)), None);
+        }
+    }
+
+    /// A node has its result.
+    pub(super) fn finish(
+        &mut self,
+        node: NodeId,
+        outcome: Outcome,
+        ran: Option<(Ran, Vec<u8>)>,
+        value: Option<(Digest, u64)>,
+        not_kept: Option<&str>,
+    ) {
+        let why = match self.route(node) {
+            Ok(()) => {
+                self.scheduler.done(node, outcome);
+                self.tell(node, outcome, ran, value, not_kept);
+                return self.after(node, outcome, None);
+            }
+            Err(Unknown::Wrong(why)) => why,
+            Err(Unknown::Gone(_)) => "its result was lost while it was needed".into(),
+        };
+        if self.scheduler.state(node) == State::Ready {
+            self.scheduler.hold(node);
+        }
+        self.give_up(node, Outcome::Failed, why, ran.map(|(ran, _)| ran), Vec::new());
+    }
+
+    /// What follows when a node is settled, for those that it is a part of.
+    pub(super) fn after(&mut self, node: NodeId, outcome: Outcome, error: Option<&str>) {
+        self.state.resolved.remove(&node);
+        if outcome.is_done() {
+            self.reach_goal(node);
+        } else if outcome != Outcome::Skipped && self.state.races.contains_key(&node) {
+            self.state.errors.insert(node, error.unwrap_or_default().into());
+        }
+        self.item_settled(node, outcome, error);
+    }
+
+    /// The node is not run, because of one that it needs.
+    pub(super) fn block(&mut self, node: NodeId, why: &str) {
+        let blocked = self.scheduler.fail(node, Outcome::Blocked);
+        self.tell(node, Outcome::Blocked, None, None, Some(why));
+        self.after(node, Outcome::Blocked, Some(why));
+        self.blocked(node, blocked);
+    }
+
+    /// These are not run either, because `node` did not succeed.
+    pub(super) fn blocked(&mut self, node: NodeId, blocked: Vec<NodeId>) {
+        let why = format!("it needs {}, which did not succeed", self.nodes.name(node));
+        for user in blocked {
+            self.tell(user, Outcome::Blocked, None, None, Some(&why));
+            self.after(user, Outcome::Blocked, Some(&why));
         }
     }
 
@@ -107,7 +171,7 @@ impl Engine<'_> {
         match failure.cause {
             Cause::Blob(digest) => {
                 // A result that this node reads is damaged: the node that made it makes it again.
-                let producer = self.plan.results_of(node).find(|producer| {
+                let producer = self.read_by(node).into_iter().find(|producer| {
                     self.state.results.get(producer).is_some_and(|result| result.id.digest == digest)
                 });
                 if let Some(producer) = producer {
@@ -118,7 +182,7 @@ impl Engine<'_> {
                     self.report.say(&format!(
                         "{}{moved}; node {} runs again",
                         failure.message,
-                        self.plan.name(producer)
+                        self.nodes.name(producer)
                     ));
                     return self.compute_anew(producer, node);
                 }
@@ -141,7 +205,7 @@ impl Engine<'_> {
     pub(super) fn compute_anew(&mut self, producer: NodeId, reader: NodeId) {
         self.release_waiting(reader);
         if !self.scheduler.revive(producer, reader) {
-            let why = format!("it needs {}, which did not succeed", self.plan.name(producer));
+            let why = format!("it needs {}, which did not succeed", self.nodes.name(producer));
             self.give_up(reader, Outcome::Blocked, why, None, Vec::new());
         }
     }
@@ -155,8 +219,8 @@ impl Engine<'_> {
         ran: Option<Ran>,
         log: Vec<u8>,
     ) {
-        let retry = self.plan.detail(node).map_or_else(Retry::default, |detail| detail.retry.clone());
-        match self.scheduler.judge(node, trouble, &retry, self.plan.settings.max_crashes) {
+        let retry = self.nodes.detail(node).map_or_else(Retry::default, |detail| detail.retry.clone());
+        match self.scheduler.judge(node, trouble, &retry, self.nodes.plan.settings.max_crashes) {
             // Interrupted: there is no time for another attempt, nor has the node failed.
             Verdict::Again(_) if self.state.stopping => {
                 self.give_back(node);
@@ -186,17 +250,15 @@ impl Engine<'_> {
         self.release_waiting(node);
         let blocked = self.scheduler.fail(node, outcome);
         self.tell(node, outcome, Some((ran.unwrap_or(NOT_RUN), log)), None, Some(&message));
-        let why = format!("it needs {}, which did not succeed", self.plan.name(node));
-        for user in blocked {
-            self.tell(user, Outcome::Blocked, None, None, Some(&why));
-        }
+        self.after(node, outcome, Some(&message));
+        self.blocked(node, blocked);
         let failures = self.scheduler.counts().failures();
         let stop = match self.limits.max_failures {
             Some(max) => failures > max,
-            None => self.limits.on_failure == OnFailure::Stop,
+            None => self.limits.on_failure == OnFailure::Stop && failures > 0,
         };
         if stop {
-            self.stop();
+            self.drain();
         }
     }
 
@@ -204,6 +266,29 @@ impl Engine<'_> {
     pub(super) fn on_full(&mut self, message: String) {
         self.state.ending = Ending::StoreFull(message);
         self.stop();
+    }
+
+    /// Starts nothing new but what accepts failures.
+    fn drain(&mut self) {
+        if !std::mem::replace(&mut self.state.draining, true) {
+            self.scheduler.drain();
+            self.take_back();
+            for node in std::mem::take(&mut self.state.retries) {
+                self.give_back(node);
+            }
+            self.clear_gates();
+            self.tell_cancelled();
+            let open: Vec<NodeId> = self.state.families.keys().copied().collect();
+            self.state.expandable.extend(open);
+        }
+    }
+
+    /// Tells what was cancelled because the run is stopping.
+    pub(super) fn tell_cancelled(&mut self) {
+        for node in self.scheduler.take_cancelled() {
+            self.tell(node, Outcome::Cancelled, None, None, None);
+            self.after(node, Outcome::Cancelled, None);
+        }
     }
 
     /// Starts nothing new.
@@ -215,6 +300,7 @@ impl Engine<'_> {
             for node in std::mem::take(&mut self.state.retries) {
                 self.give_back(node);
             }
+            self.clear_gates();
         }
     }
 }

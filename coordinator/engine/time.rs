@@ -27,6 +27,7 @@ impl Engine<'_> {
                         self.give_back(node);
                     }
                 }
+                Timer::Gate(at) => self.let_in(at),
                 Timer::Share => {
                     self.state.sharing = false;
                     if self.scheduler.runnable() == 0 && self.has_idle_and_behind() {
@@ -38,7 +39,7 @@ impl Engine<'_> {
     }
 
     pub(super) fn check_timeout(&mut self, worker: WorkerId, now: Instant) {
-        let timeout_of = |node: NodeId| self.plan.detail(node).and_then(|detail| detail.timeout);
+        let timeout_of = |node: NodeId| self.nodes.detail(node).and_then(|detail| detail.timeout);
         let Some(place) = self.state.places.get(worker.index()) else { return };
         let shortest = place
             .in_use()
@@ -67,7 +68,7 @@ impl Engine<'_> {
         let mut running: Vec<(String, Duration)> = places::ids(&self.state.places)
             .filter_map(|worker| {
                 let current = self.pool.pulse(worker).current()?;
-                let name = self.plan.name(current.node).to_string();
+                let name = self.nodes.name(current.node).to_string();
                 Some((name, Duration::from_nanos(now.saturating_sub(current.started_ns))))
             })
             .collect();

@@ -1,20 +1,23 @@
 //! Collects nodes, artifacts and settings from every file of a manifest, then checks what only the whole
 //! can show: unknown names, cycles.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use forkyard_shared::ids::{ArtifactId, NodeId, OpId};
 use forkyard_worker::Ops;
 use serde_json::{Map, Value};
 
-use super::node::{self, Parsed};
+use super::flow::{self, ParsedFlow};
+use super::node::{self, Parsed, kind_of};
 use super::problem::{Fault, ManifestError, PROBLEMS_MAX, Problem};
 use super::settings::{ArtifactEntry, Settings};
 use super::source::Source;
 use super::words::{did_you_mean, nearest};
+use crate::expr::{Scope, Uses};
 use crate::graph::GraphBuilder;
 use crate::names::Names;
-use crate::plan::{Arg, Detail, PLAIN, Plan};
+use crate::plan::{Arg, Detail, Flow, GroupLimits, Over, PLAIN, Plan};
 
 pub(super) struct Builder<'a> {
     path: PathBuf,
@@ -24,6 +27,8 @@ pub(super) struct Builder<'a> {
     settings: Settings,
     artifacts: Vec<ArtifactEntry>,
     problems: Vec<Problem>,
+    vars: BTreeMap<String, String>,
+    groups: Vec<(String, GroupLimits)>,
 
     names: Names,
     ops: Vec<OpId>,
@@ -48,6 +53,8 @@ impl<'a> Builder<'a> {
             settings: Settings::default(),
             artifacts: Vec::new(),
             problems: Vec::new(),
+            vars: BTreeMap::new(),
+            groups: Vec::new(),
             names: Names::default(),
             ops: Vec::new(),
             detail_of: Vec::new(),
@@ -89,6 +96,33 @@ impl<'a> Builder<'a> {
             return Err(Fault::new(format!("artifact `{}` is defined twice", entry.name)));
         }
         self.artifacts.push(entry);
+        Ok(())
+    }
+
+    /// Takes the variables of a `[vars]` table.
+    pub fn vars(&mut self, table: Map<String, Value>) -> Result<(), Fault> {
+        for (name, value) in table {
+            let twice = || Fault::at(&name, format!("variable `{name}` is defined twice"));
+            if self.vars.contains_key(&name) {
+                return Err(twice());
+            }
+            if crate::expr::has_expression(&value.to_string()) {
+                return Err(Fault::at(&name, format!("variable `{name}` must be a constant; a node of op `value` with `publish` sets one by an expression")));
+            }
+            self.vars.insert(name, value.to_string());
+        }
+        Ok(())
+    }
+
+    /// Takes the limits of a `[groups]` table.
+    pub fn groups(&mut self, table: &Map<String, Value>) -> Result<(), Fault> {
+        for (name, value) in table {
+            if self.groups.iter().any(|(known, _)| known == name) {
+                return Err(Fault::at(name, format!("group `{name}` is defined twice")));
+            }
+            let limits = flow::group(value).map_err(|fault| fault.inside(name))?;
+            self.groups.push((name.clone(), limits));
+        }
         Ok(())
     }
 
@@ -137,6 +171,7 @@ impl<'a> Builder<'a> {
     /// The plan, or everything that is wrong with the manifest.
     pub fn finish(mut self, sources: &[Source]) -> Result<Plan, ManifestError> {
         let mut faults: Vec<(NodeId, Fault)> = Vec::new();
+        let published = self.published();
         let by_mention: Vec<Option<NodeId>> =
             self.mentioned.iter().map(|id| self.names.find(id).map(NodeId)).collect();
         let mut graph = GraphBuilder::new();
@@ -158,7 +193,7 @@ impl<'a> Builder<'a> {
             start = end;
             if self.detail_of[node.index()] != PLAIN {
                 let parsed = parsed.next().expect("BUG: a detail for each node that has one");
-                details.push(self.resolve(node, parsed, &mut needs, &mut faults));
+                details.push(self.resolve(node, parsed, &published, &mut needs, &mut faults));
             }
             graph.push(needs);
             if faults.len() >= PROBLEMS_MAX {
@@ -177,6 +212,7 @@ impl<'a> Builder<'a> {
         if !self.problems.is_empty() {
             return Err(ManifestError::Mistakes(self.problems));
         }
+        self.check_each(&details, &mut |node, fault| self.locate(node, fault, sources))?;
         let graph = graph.build().map_err(|cycle| {
             let way: Vec<&str> = cycle.iter().map(|node| self.names.get(node.0)).collect();
             let message = format!("these nodes need each other in a circle: {}", way.join(" -> "));
@@ -192,7 +228,41 @@ impl<'a> Builder<'a> {
             graph,
             detail_of: self.detail_of,
             details,
+            vars: self.vars,
+            groups: self.groups,
         })
+    }
+
+    /// Variables that nodes set.
+    fn published(&self) -> BTreeSet<String> {
+        let flows = self.details.iter().map(|parsed| &parsed.flow.flow);
+        flows.flat_map(|flow| flow.publish.iter().map(|(name, _)| name.clone())).collect()
+    }
+
+    /// Items follow items, and no node is in a race that has items itself.
+    fn check_each(
+        &self,
+        details: &[Detail],
+        locate: &mut dyn FnMut(NodeId, Fault) -> Problem,
+    ) -> Result<(), ManifestError> {
+        let detail = |node: NodeId| details.get(self.detail_of[node.index()] as usize);
+        let flow = |node: NodeId| detail(node).and_then(|detail| detail.flow.as_deref());
+        for node in (0..self.ops.len()).map(NodeId::new) {
+            let Some(leader) = flow(node).and_then(Flow::each) else { continue };
+            let id = self.names.get(leader.0);
+            let fault = if flow(leader).is_none_or(|flow| flow.fan.is_none()) {
+                Some(Fault::at("each", format!("node `{id}` has no items: it has neither `foreach` nor `each`")))
+            } else if detail(node).is_some_and(|detail| detail.reads.contains(&leader)) {
+                let why = format!("with `each`, the result of `{id}` comes item by item: name it as `item`, not as `nodes.{id}.result`");
+                Some(Fault::at("each", why))
+            } else {
+                None
+            };
+            if let Some(fault) = fault {
+                return Err(ManifestError::Mistakes(vec![locate(node, fault)]));
+            }
+        }
+        Ok(())
     }
 
     /// Puts numbers in the place of names.
@@ -200,10 +270,38 @@ impl<'a> Builder<'a> {
         &self,
         node: NodeId,
         parsed: Parsed,
+        published: &BTreeSet<String>,
         needs: &mut Vec<NodeId>,
         faults: &mut Vec<(NodeId, Fault)>,
     ) -> Detail {
-        let Parsed { mut detail, artifacts, artifact_results, results } = parsed;
+        let Parsed { mut detail, artifacts, artifact_results, results, uses, flow } = parsed;
+        for uses in [&uses, &flow.uses, &flow.items] {
+            let unknown = |name: &&String| !self.vars.contains_key(*name) && !published.contains(*name);
+            if let Some(name) = uses.vars.iter().find(unknown) {
+                let known = self.vars.keys().chain(published).map(String::as_str);
+                let hint = did_you_mean(name, known);
+                faults.push((node, Fault::new(format!("there is no variable `{name}`{hint}: it is neither in [vars] nor published by a node"))));
+            }
+        }
+        self.fold(node, &mut detail, published, faults);
+        let says_more = !flow.says_nothing() || !uses.outcomes.is_empty();
+        detail.flow =
+            says_more.then(|| Box::new(self.resolve_flow(node, &flow, &uses.outcomes, needs, faults)));
+        for uses in [&uses, &flow.uses, &flow.items] {
+            for id in uses.results.iter().chain(&uses.outcomes) {
+                match self.names.find(id).map(NodeId) {
+                    Some(need) => needs.push(need),
+                    None => faults.push((node, self.unknown_node(id))),
+                }
+            }
+            let read = uses.results.iter().filter_map(|id| self.names.find(id).map(NodeId));
+            detail.reads.extend(read);
+        }
+        detail.reads.sort_unstable();
+        detail.reads.dedup();
+        if let Some(own) = detail.flow.as_mut() {
+            own.take_rest(flow);
+        }
         for name in artifacts {
             match self.artifacts.iter().position(|entry| entry.name == name) {
                 Some(index) => detail.artifacts.push(ArtifactId::new(index)),
@@ -241,6 +339,83 @@ impl<'a> Builder<'a> {
         detail
     }
 
+    /// Works out what depends on constant variables only.
+    fn fold(
+        &self,
+        node: NodeId,
+        detail: &mut Detail,
+        published: &BTreeSet<String>,
+        faults: &mut Vec<(NodeId, Fault)>,
+    ) {
+        let signature = self.ops_known.get(self.ops[node.index()]).signature();
+        let constant = |uses: &Uses| {
+            uses.results.is_empty()
+                && uses.outcomes.is_empty()
+                && uses.names.is_empty()
+                && !uses.all_vars
+                && uses.vars.iter().all(|name| self.vars.contains_key(name) && !published.contains(name))
+        };
+        let mut scope = Scope::default();
+        for (name, arg) in &mut detail.params {
+            let Arg::Template(template) = arg else { continue };
+            let uses = template.uses();
+            if !constant(&uses) {
+                continue;
+            }
+            for var in &uses.vars {
+                scope.var(var, self.vars[var].as_bytes()).expect("BUG: a variable that is not JSON");
+            }
+            let kind = kind_of(signature, name);
+            match template.json(&scope).and_then(|json| kind.fit(json)) {
+                Ok(json) => *arg = Arg::Json(json),
+                Err(why) => {
+                    let fault = Fault::at(name, format!("`{name}`: {why}"));
+                    faults.push((node, if signature.beside { fault } else { fault.inside("params") }));
+                }
+            }
+        }
+    }
+
+    fn resolve_flow(
+        &self,
+        node: NodeId,
+        parsed: &ParsedFlow,
+        outcomes: &BTreeSet<String>,
+        needs: &mut Vec<NodeId>,
+        faults: &mut Vec<(NodeId, Fault)>,
+    ) -> Flow {
+        let mut flow = Flow::default();
+        let mut find = |key: &str, id: &str| match self.names.find(id).map(NodeId) {
+            Some(found) if found != node => Some(found),
+            Some(_) => {
+                faults.push((node, Fault::at(key, format!("`{key}` names the node itself"))));
+                None
+            }
+            None => {
+                faults.push((node, self.unknown_node(id).inside(key)));
+                None
+            }
+        };
+        flow.race = parsed.race.iter().filter_map(|id| find("race", id)).collect();
+        needs.extend(&flow.race);
+        flow.terms.accepts.extend(&flow.race);
+        let outcomes = outcomes.iter().chain(&parsed.uses.outcomes).chain(&parsed.items.outcomes);
+        flow.terms.accepts.extend(outcomes.filter_map(|id| self.names.find(id).map(NodeId)));
+        if let Some(each) = parsed.each.as_ref().and_then(|id| find("each", id)) {
+            needs.push(each);
+            flow.terms.each = Some(each);
+        }
+        if let Some(name) = &parsed.group {
+            flow.group = self.groups.iter().position(|(known, _)| known == name);
+            if flow.group.is_none() {
+                let hint = did_you_mean(name, self.groups.iter().map(|(known, _)| known.as_str()));
+                let why = format!("there is no group `{name}`{hint}; groups are defined as [groups.NAME]");
+                faults.push((node, Fault::at("group", why)));
+            }
+        }
+        flow
+    }
+
     fn unknown_node(&self, id: &str) -> Fault {
         // Looking for the nearest among a million ids would take longer than the run.
         let near = if self.names.len() <= 10_000 { nearest(id, self.names.iter()) } else { None };
@@ -252,5 +427,23 @@ impl<'a> Builder<'a> {
         let file = self.file_starts.iter().rev().find(|(first, _)| *first <= node.index());
         let source = &sources[file.expect("BUG: a node before the first file").1];
         source.node_problem(self.places[node.index()], fault)
+    }
+}
+
+impl Flow {
+    /// Takes over what needs no names.
+    fn take_rest(&mut self, parsed: ParsedFlow) {
+        let flow = parsed.flow;
+        let each = self.terms.each;
+        self.when = flow.when;
+        self.runs_if_skipped = flow.runs_if_skipped;
+        self.terms.after_any = flow.terms.after_any;
+        self.fan = flow.fan;
+        if let (Some(fan), Some(each)) = (&mut self.fan, each) {
+            fan.over = Over::Each(each);
+        }
+        self.route = flow.route;
+        self.repeat = flow.repeat;
+        self.publish = flow.publish;
     }
 }

@@ -67,9 +67,11 @@ fn read_header(header: &Map<String, Value>, builder: &mut Builder) -> Result<(),
                     entry.and_then(|e| builder.artifact(e)).map_err(|f| f.inside(name).inside(key))?;
                 }
             }
-            ("run" | "artifacts", _) => return Err(Fault::at(key, format!("`{key}` must be an object"))),
+            ("vars", Value::Object(table)) => builder.vars(table.clone()).map_err(|f| f.inside(key))?,
+            ("groups", Value::Object(table)) => builder.groups(table).map_err(|f| f.inside(key))?,
+            ("run" | "artifacts" | "vars" | "groups", _) => return Err(Fault::at(key, format!("`{key}` must be an object"))),
             _ => {
-                let hint = did_you_mean(key, ["forkyard", "run", "artifacts"]);
+                let hint = did_you_mean(key, ["forkyard", "run", "artifacts", "vars", "groups"]);
                 return Err(Fault::at(key, format!("the first line has no key `{key}`{hint}")));
             }
         }
@@ -114,7 +116,9 @@ impl<'de> Deserialize<'de> for Line<'de> {
                 }
                 Ok(Line {
                     id: id.ok_or_else(|| A::Error::custom("a node needs `id`, a string"))?,
-                    op: op.ok_or_else(|| A::Error::custom("a node needs `op`, a string"))?,
+                    op: op
+                        .or_else(|| rest.contains_key("race").then(|| "race".into()))
+                        .ok_or_else(|| A::Error::custom("a node needs `op`, a string"))?,
                     needs: needs.unwrap_or_default(),
                     rest,
                 })

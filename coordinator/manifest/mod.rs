@@ -2,6 +2,7 @@
 //! before anything runs, with its file, line and column.
 
 mod build;
+mod flow;
 mod jsonl;
 mod load;
 mod node;
@@ -12,6 +13,7 @@ mod tables;
 mod words;
 
 pub(crate) use load::load;
+pub(crate) use node::kind_of;
 pub use problem::ManifestError;
 pub(crate) use settings::{ArtifactEntry, OnFailure, Settings};
 pub(crate) use words::{nearest, parse_duration, parse_size};

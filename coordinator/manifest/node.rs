@@ -7,7 +7,9 @@ use forkyard_worker::params::{Artifacts, ParamKind, ParamSpec, Signature};
 use serde_json::{Map, Value};
 
 use super::problem::Fault;
+use super::flow::{self, ParsedFlow};
 use super::words::{did_you_mean, parse_duration};
+use crate::expr::{Expression, Template, Uses};
 use crate::plan::{Arg, Detail, Retry};
 
 /// The keys that every node may have; parameters of some ops stand beside them.
@@ -34,6 +36,9 @@ pub(super) struct Parsed {
     pub artifact_results: Vec<String>,
     /// Parameters (by place in `detail.params`) that are results of nodes of these ids.
     pub results: Vec<(usize, String)>,
+    /// What expressions in its parameters name.
+    pub uses: Uses,
+    pub flow: ParsedFlow,
 }
 
 /// Checks the fields of one node.
@@ -55,10 +60,14 @@ pub(super) fn parse(
             priority: 0,
             estimate: None,
             dir: dir.into(),
+            reads: Vec::new(),
+            flow: None,
         },
         artifacts: Vec::new(),
         artifact_results: Vec::new(),
         results: Vec::new(),
+        uses: Uses::default(),
+        flow: ParsedFlow::default(),
     };
     let beside = if signature.beside { signature.params.unwrap_or_default() } else { &[] };
     for (key, value) in fields {
@@ -67,6 +76,8 @@ pub(super) fn parse(
     // By name, for look-ups in the worker and for the node key.
     parsed.sort();
     parsed.check_required(op, signature)?;
+    parsed.flow = std::mem::take(&mut parsed.flow).finish(op, &parsed.uses)?;
+    parsed.mark_each_results();
     Ok(parsed)
 }
 
@@ -110,11 +121,16 @@ impl Parsed {
             "retry" => detail.retry = retry(&value).map_err(|fault| fault.inside(key))?,
             "cache" => detail.cache = value.as_bool().ok_or_else(|| wrong("true or false"))?,
             "salt" => {
-                detail.salt = match value {
-                    Value::String(text) if !text.contains("{{") => Some(text),
-                    Value::Number(number) => Some(number.to_string()),
-                    _ => return Err(wrong("a string or a number")),
+                if !value.is_string() && !value.is_number() {
+                    return Err(wrong("a string or a number"));
                 }
+                let salt = Template::compile(&value).map_err(|fault| Fault::at(key, fault.why))?;
+                self.uses.add(&salt.uses());
+                detail.salt = Some(match (salt, value) {
+                    (Template::Json(_), Value::String(text)) => Arg::Json(text),
+                    (Template::Json(number), _) => Arg::Json(number),
+                    (salt, _) => Arg::Template(salt),
+                });
             }
             "priority" => {
                 let number = value.as_i64().and_then(|n| i32::try_from(n).ok());
@@ -124,8 +140,9 @@ impl Parsed {
             _ if beside.iter().any(|spec| spec.name == key) => {
                 self.param(op, signature.params, key, value)?
             }
+            _ if flow::KEYS.contains(&key) => self.flow.word(key, &value)?,
             _ => {
-                let known = KEYS.into_iter().chain(beside.iter().map(|spec| spec.name));
+                let known = KEYS.into_iter().chain(flow::KEYS).chain(beside.iter().map(|spec| spec.name));
                 let params = signature.params.filter(|_| !signature.beside).unwrap_or_default();
                 let hint = if params.iter().any(|spec| spec.name == key) {
                     format!("; it is a parameter of `{op}`: write it inside `params`")
@@ -139,8 +156,12 @@ impl Parsed {
     }
 
     fn artifact(&mut self, key: &str, name: &str) -> Result<(), Fault> {
-        match result_of(name).map_err(|why| Fault::at(key, why))? {
+        match Expression::whole_result(name) {
             Some(id) => self.artifact_results.push(id),
+            None if crate::expr::has_expression(name) => {
+                let why = format!("`{key}` is a name, or a whole result: {{{{ nodes.X.result }}}}");
+                return Err(Fault::at(key, why));
+            }
             None => self.artifacts.push(name.into()),
         }
         Ok(())
@@ -167,28 +188,48 @@ impl Parsed {
         if kind == ParamKind::Results {
             let Value::Object(results) = value else { return Err(wrong()) };
             for (key, value) in results {
-                let id = value.as_str().and_then(|text| result_of(text).transpose()).ok_or_else(wrong)?;
-                let id = id.map_err(|why| Fault::at(&key, why).inside(name))?;
-                self.result(format!("{name}.{key}"), id);
+                let text = value.as_str().ok_or_else(wrong)?;
+                if is_item(text) {
+                    let param = (format!("{name}.{key}"), Arg::EachResult);
+                    self.detail.params.push(param);
+                    self.uses.names.insert("item");
+                    continue;
+                }
+                self.result(format!("{name}.{key}"), Expression::whole_result(text).ok_or_else(wrong)?);
             }
             return Ok(());
         }
         if let Value::String(text) = &value
-            && let Some(id) = result_of(text).map_err(|why| Fault::at(name, why))?
+            && let Some(id) = Expression::whole_result(text)
+            && kind.takes_result()
         {
-            if !kind.takes_result() {
-                return Err(Fault::at(
-                    name,
-                    format!("`{name}` cannot be another node's result: it must be {}", kind.expected()),
-                ));
-            }
             self.result(name.into(), id);
             return Ok(());
         }
-        refuse_expressions(&value).map_err(|fault| fault.inside(name))?;
-        kind.check(&value).map_err(|_| wrong())?;
-        self.detail.params.push((name.into(), Arg::Json(value.to_string())));
+        let template = Template::compile(&value).map_err(|fault| {
+            let way = fault.path.iter().rev();
+            way.fold(Fault::new(fault.why), |fault, key| fault.inside_any(key)).inside(name)
+        })?;
+        if let Template::Json(text) = template {
+            kind.check(&value).map_err(|_| wrong())?;
+            self.detail.params.push((name.into(), Arg::Json(text)));
+        } else {
+            self.uses.add(&template.uses());
+            self.detail.params.push((name.into(), Arg::Template(template)));
+        }
         Ok(())
+    }
+
+    /// Where items follow items, a whole item is passed by reference.
+    fn mark_each_results(&mut self) {
+        let follows = self.flow.each.is_some();
+        for (_, arg) in &mut self.detail.params {
+            let whole = matches!(arg, Arg::Template(template)
+                if template.as_expression().is_some_and(|expression| is_item(expression.text())));
+            if whole && follows {
+                *arg = Arg::EachResult;
+            }
+        }
     }
 
     fn result(&mut self, name: String, id: String) {
@@ -234,36 +275,16 @@ impl Parsed {
     }
 }
 
-/// The id in `{{ nodes.ID.result }}`, `None` for text without an expression.
-fn result_of(text: &str) -> Result<Option<String>, String> {
-    if !text.contains("{{") && !text.contains("{%") {
-        return Ok(None);
-    }
+/// Whether a text is an item and nothing else.
+fn is_item(text: &str) -> bool {
     let inner = text.trim().strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}"));
-    let id = inner.and_then(|inner| inner.trim().strip_prefix("nodes.")?.strip_suffix(".result"));
-    match id {
-        Some(id) if !id.is_empty() && !id.contains(['{', '}', ' ', '|', '(']) => Ok(Some(id.into())),
-        _ => Err(format!(
-            "`{text}`: the only expression so far is a whole parameter that reads {{{{ nodes.X.result }}}}"
-        )),
-    }
+    inner.is_some_and(|inner| inner.trim() == "item")
 }
 
-fn refuse_expressions(value: &Value) -> Result<(), Fault> {
-    match value {
-        Value::String(text) => match result_of(text) {
-            Ok(None) => Ok(()),
-            Ok(Some(_)) => Err(Fault::new("a result can only be a whole parameter, not a part of one")),
-            Err(why) => Err(Fault::new(why)),
-        },
-        Value::Array(items) => {
-            items.iter().enumerate().try_for_each(|(i, v)| refuse_expressions(v).map_err(|f| f.in_item(i)))
-        }
-        Value::Object(fields) => {
-            fields.iter().try_for_each(|(key, v)| refuse_expressions(v).map_err(|f| f.inside(key)))
-        }
-        _ => Ok(()),
-    }
+/// What a parameter of this name may be.
+pub(crate) fn kind_of(signature: Signature, name: &str) -> ParamKind {
+    let specs = signature.params.unwrap_or_default();
+    specs.iter().find(|spec| spec.name == name).map_or(ParamKind::Any, |spec| spec.kind)
 }
 
 fn duration(key: &str, value: &Value) -> Result<Duration, Fault> {
@@ -285,6 +306,10 @@ fn retry(value: &Value) -> Result<Retry, Fault> {
                 retry.attempts = count.ok_or_else(|| wrong("a whole number from 1 up"))? as u32;
             }
             "backoff" => retry.backoff = duration(key, value)?,
+            "jitter" => {
+                let part = value.as_f64().filter(|part| (0.0..=1.0).contains(part));
+                retry.jitter = part.ok_or_else(|| wrong("a number from 0 to 1"))?;
+            }
             "on" => {
                 let expected =
                     "a list of \"error\" and \"timeout\" (a crash of the worker is always retried)";
@@ -298,7 +323,7 @@ fn retry(value: &Value) -> Result<Retry, Fault> {
                 }
             }
             _ => {
-                let hint = did_you_mean(key, ["attempts", "backoff", "on"]);
+                let hint = did_you_mean(key, ["attempts", "backoff", "jitter", "on"]);
                 return Err(Fault::at(key, format!("`retry` has no key `{key}`{hint}")));
             }
         }

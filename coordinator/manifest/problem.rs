@@ -88,6 +88,14 @@ impl Fault {
         self
     }
 
+    /// The same fault, seen from further out: a table's key, or a list's position.
+    pub fn inside_any(self, step: &str) -> Fault {
+        match step.parse() {
+            Ok(index) => self.in_item(index),
+            Err(_) => self.inside(step),
+        }
+    }
+
     /// The same fault, seen from one list further out.
     pub fn in_item(mut self, index: usize) -> Fault {
         self.path.insert(0, Step::Index(index));

@@ -39,13 +39,23 @@ pub(super) fn read(source: &Source, builder: &mut Builder) {
                     }
                 }
             }
+            ("vars", Value::Object(table)) => {
+                if let Err(wrong) = builder.vars(table) {
+                    builder.problem(fault(wrong));
+                }
+            }
+            ("groups", Value::Object(table)) => {
+                if let Err(wrong) = builder.groups(&table) {
+                    builder.problem(fault(wrong));
+                }
+            }
             ("node", Value::Array(nodes)) => read_nodes(source, nodes, builder),
-            ("run" | "artifacts", _) => {
+            ("run" | "artifacts" | "vars" | "groups", _) => {
                 builder.problem(fault(Fault::new(format!("`{key}` must be a table"))))
             }
             ("node", _) => builder.problem(fault(Fault::new("nodes are written as [[node]] tables"))),
             _ => {
-                let hint = did_you_mean(&key, ["run", "artifacts", "node"]);
+                let hint = did_you_mean(&key, ["run", "artifacts", "vars", "groups", "node"]);
                 builder.problem(fault(Fault::new(format!("a manifest has no key `{key}`{hint}"))));
             }
         }
@@ -65,9 +75,11 @@ fn read_nodes(source: &Source, nodes: Vec<Value>, builder: &mut Builder) {
 }
 
 fn read_node(mut fields: Map<String, Value>, index: usize, builder: &mut Builder) -> Result<(), Fault> {
+    let races = fields.contains_key("race");
     let mut text = |key: &str| match fields.remove(key) {
         Some(Value::String(text)) => Ok(text),
         Some(_) => Err(Fault::at(key, format!("`{key}` must be a string"))),
+        None if key == "op" && races => Ok("race".into()),
         None => Err(Fault::new(format!("a node needs `{key}`, a string"))),
     };
     let (id, op) = (text("id")?, text("op")?);

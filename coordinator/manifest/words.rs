@@ -46,6 +46,22 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     if total > LONGEST { Err(too_long()) } else { Ok(total) }
 }
 
+/// Reads `10/s`, `100/m`, `1000/h`, or a plain number for each second.
+pub(crate) fn parse_rate(text: &str) -> Result<f64, String> {
+    let wrong = || format!("`{text}` is not a rate like 10/s, 100/m or 0.5");
+    let (number, unit) = text.split_once('/').unwrap_or((text, "s"));
+    let number: f64 = number.trim().parse().map_err(|_| wrong())?;
+    let seconds = match unit.trim() {
+        "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        "d" => 86400.0,
+        _ => return Err(wrong()),
+    };
+    let rate = number / seconds;
+    if (1e-7..=1e9).contains(&rate) { Ok(rate) } else { Err(wrong()) }
+}
+
 /// Reads `512MB` (powers of ten), `4GiB` (powers of two), or a plain number of bytes.
 pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let wrong = || format!("`{text}` is not a size like 512MB, 4GiB or 1000000");
@@ -85,6 +101,14 @@ mod tests {
         }
         for wrong in ["", "MB", "4 bananas", "-1", "1e9", "99999999TB"] {
             assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn rates() {
+        assert_eq!((parse_rate("10/s"), parse_rate("90/m"), parse_rate("0.5")), (Ok(10.0), Ok(1.5), Ok(0.5)));
+        for wrong in ["", "0", "-1", "1/fortnight", "x/s", "inf"] {
+            assert!(parse_rate(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -39,6 +39,9 @@ pub(crate) struct RunSummary {
     pub blocked: u64,
     pub timed_out: u64,
     pub cancelled: u64,
+    /// How many of those that did not succeed need not have: losers of races, items that may be null.
+    #[serde(default)]
+    pub excused: u64,
     pub wall_s: f64,
     /// How many results this run made durable.
     pub durable: u64,

@@ -97,6 +97,32 @@ impl ParamKind {
         matches!(self, ParamKind::Any | ParamKind::Stream | ParamKind::Vector)
     }
 
+    /// A value worked out by an expression, made to fit: where text is wanted, numbers become text.
+    ///
+    /// # Errors
+    /// What was expected instead.
+    pub fn fit(self, json: String) -> Result<String, String> {
+        use serde_json::Value::*;
+        if self == ParamKind::Any {
+            return Ok(json);
+        }
+        let text = |value: &mut serde_json::Value| {
+            if matches!(value, Number(_) | Bool(_)) {
+                *value = String(value.to_string());
+            }
+        };
+        let mut value: serde_json::Value = serde_json::from_str(&json).map_err(|error| error.to_string())?;
+        match (self, &mut value) {
+            (ParamKind::Text | ParamKind::Output, value) => text(value),
+            (ParamKind::Stream, value) if !value.is_string() => *value = String(value.to_string()),
+            (ParamKind::Texts | ParamKind::Command, Array(words)) => words.iter_mut().for_each(text),
+            (ParamKind::TextTable, Object(fields)) => fields.values_mut().for_each(text),
+            _ => {}
+        }
+        self.check(&value).map_err(|expected| format!("it must be {expected}, not {json}"))?;
+        Ok(value.to_string())
+    }
+
     /// Whether `value` fits, else what was expected.
     pub fn check(self, value: &serde_json::Value) -> Result<(), String> {
         use serde_json::Value::*;

@@ -6,6 +6,7 @@ mod crash;
 mod exec;
 mod lookup;
 mod noop;
+mod race;
 mod sleep;
 mod spin;
 mod topk;
@@ -26,4 +27,5 @@ pub(crate) fn standard() -> Ops {
         .versioned("lookup", 1, lookup::Lookup)
         .versioned("bytes", 1, bytes::Bytes)
         .versioned("exec", 1, exec::Exec)
+        .versioned("race", 1, race::Race)
 }

@@ -1,0 +1,223 @@
+//! Working out expressions: what they name is fetched, and nothing else.
+
+use forkyard_shared::blob;
+use forkyard_shared::ids::NodeId;
+use forkyard_shared::value::Kind;
+
+use super::core::Engine;
+use super::family::Source;
+use super::results::{At, Unread};
+use crate::expr::{LIMIT_BYTES, Scope, Template, Uses};
+use crate::manifest::kind_of;
+use crate::nodes::Item;
+use crate::plan::Arg;
+use crate::schedule::State;
+use crate::store::Outcome;
+
+/// What a node says, once its expressions are worked out.
+pub(super) struct Resolved {
+    pub(super) params: Vec<(String, Arg)>,
+    pub(super) salt: Option<String>,
+}
+
+/// Why an expression has no value.
+pub(super) enum Unknown {
+    /// It is wrong.
+    Wrong(String),
+    /// The result of this node, which it reads, is gone.
+    Gone(NodeId),
+}
+
+impl From<String> for Unknown {
+    fn from(why: String) -> Unknown {
+        Unknown::Wrong(why)
+    }
+}
+
+impl Engine<'_> {
+    /// Works out the parameters of a node.
+    pub(super) fn resolve(&mut self, node: NodeId) -> Result<(), Unknown> {
+        let Some(detail) = self.nodes.detail(node).filter(|detail| !detail.is_known()) else { return Ok(()) };
+        let signature = self.ops.get(self.nodes.op(node)).signature();
+        let mut params = Vec::with_capacity(detail.params.len());
+        for (name, arg) in &detail.params {
+            let arg = match arg {
+                Arg::Json(text) => Arg::Json(text.clone()),
+                Arg::Result(producer) => Arg::Result(*producer),
+                Arg::EachResult => self.each_result(node),
+                Arg::Template(template) => {
+                    let json = self.json(node, template)?;
+                    let fit = kind_of(signature, name).fit(json);
+                    Arg::Json(fit.map_err(|why| format!("parameter {name}: {why}"))?)
+                }
+            };
+            params.push((name.clone(), arg));
+        }
+        let salt = match &detail.salt {
+            Some(Arg::Template(template)) => {
+                let json = self.json(node, template)?;
+                // Text as it is, without its quotes.
+                Some(serde_json::from_str::<String>(&json).unwrap_or(json))
+            }
+            Some(Arg::Json(text)) => Some(text.clone()),
+            _ => None,
+        };
+        self.state.resolved.insert(node, Resolved { params, salt });
+        Ok(())
+    }
+
+    /// The result of the item that this item follows.
+    fn each_result(&self, node: NodeId) -> Arg {
+        match self.followed(node).filter(|leader| self.is_done(*leader)) {
+            Some(leader) => Arg::Result(leader),
+            None => Arg::Json("null".into()),
+        }
+    }
+
+    pub(super) fn is_done(&self, node: NodeId) -> bool {
+        matches!(self.scheduler.state(node), State::Settled(outcome) if outcome.is_done())
+    }
+
+    fn json(&mut self, node: NodeId, template: &Template) -> Result<String, Unknown> {
+        let scope = self.scope(node, &template.uses())?;
+        Ok(template.json(&scope)?)
+    }
+
+    /// Everything that these names stand for, as `node` sees it.
+    pub(super) fn scope(&mut self, node: NodeId, uses: &Uses) -> Result<Scope, Unknown> {
+        let mut scope = Scope::default();
+        if let Some(Item { of, index }) = self.nodes.item(node) {
+            scope.index(index);
+            if uses.names.contains("item") {
+                let item = self.item_json(node, of, index)?;
+                scope.set("item", &item)?;
+            }
+        }
+        for id in &uses.results {
+            let producer = self.find(id)?;
+            let json = self.result_json(producer)?;
+            scope.result(id, &json)?;
+        }
+        for id in &uses.outcomes {
+            let word = match self.scheduler.state(self.find(id)?) {
+                State::Settled(Outcome::Ran | Outcome::Cached) => "done",
+                State::Settled(outcome) => outcome.word(),
+                _ => "unknown",
+            };
+            scope.outcome(id, word);
+        }
+        self.set_vars(node, uses, &mut scope)?;
+        Ok(scope)
+    }
+
+    fn find(&self, id: &str) -> Result<NodeId, Unknown> {
+        let found = self.nodes.plan.names.find(id).map(NodeId);
+        found.ok_or_else(|| Unknown::Wrong(format!("BUG: there is no node {id}")))
+    }
+
+    fn set_vars(&mut self, _node: NodeId, uses: &Uses, scope: &mut Scope) -> Result<(), Unknown> {
+        for (name, json) in &self.nodes.plan.vars {
+            if uses.all_vars || uses.vars.contains(name) {
+                scope.var(name, json.as_bytes())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn item_json(&mut self, node: NodeId, of: NodeId, index: u32) -> Result<Vec<u8>, Unknown> {
+        let family = self.state.families.get(&of);
+        match family.map(|family| &family.source) {
+            Some(Source::Items(items, None)) => Ok(items.get(index).into_bytes()),
+            Some(Source::Items(items, Some(chunk))) => Ok(items.chunk(index * chunk, *chunk).into_bytes()),
+            Some(Source::Each(_)) => match self.followed(node) {
+                Some(leader) => self.result_json(leader),
+                None => Ok(b"null".to_vec()),
+            },
+            Some(Source::Repeat) | None => Err(Unknown::Wrong("there is no `item` here".into())),
+        }
+    }
+
+    /// A node's result as JSON: text is a string, no result is null, and items are a list.
+    pub(super) fn result_json(&mut self, producer: NodeId) -> Result<Vec<u8>, Unknown> {
+        if !self.is_done(producer) {
+            return Ok(b"null".to_vec());
+        }
+        if let Some(units) = self.units(producer) {
+            let mut list = vec![b'['];
+            for (at, unit) in units.into_iter().enumerate() {
+                if at > 0 {
+                    list.push(b',');
+                }
+                match unit {
+                    Some(unit) => list.extend(self.result_json(unit)?),
+                    None => list.extend(b"null"),
+                }
+                if list.len() > LIMIT_BYTES {
+                    return Err(self.too_long(producer));
+                }
+            }
+            list.push(b']');
+            return Ok(list);
+        }
+        let (kind, bytes) = self.result_bytes(producer)?;
+        self.as_json(producer, kind, bytes)
+    }
+
+    pub(super) fn as_json(&self, producer: NodeId, kind: Kind, bytes: Vec<u8>) -> Result<Vec<u8>, Unknown> {
+        match kind {
+            Kind::Json => Ok(bytes),
+            Kind::Text => Ok(serde_json::Value::from(String::from_utf8_lossy(&bytes)).to_string().into_bytes()),
+            Kind::Bytes => Err(Unknown::Wrong(format!(
+                "the result of {} is bytes, which no expression reads: pass it as a whole parameter",
+                self.nodes.name(producer)
+            ))),
+        }
+    }
+
+    fn too_long(&self, producer: NodeId) -> Unknown {
+        Unknown::Wrong(format!(
+            "the result of {} is longer than {}, which is as much as an expression reads: pass it as a whole parameter, or have a node make a shorter one",
+            self.nodes.name(producer),
+            crate::text::bytes(LIMIT_BYTES as u64)
+        ))
+    }
+
+    pub(super) fn result_bytes(&mut self, producer: NodeId) -> Result<(Kind, Vec<u8>), Unknown> {
+        let producer = self.source(producer);
+        let held = self.state.results.get(&producer).expect("BUG: a node before the results that it reads");
+        let id = held.id;
+        if let Some(bytes) = self.state.cache.get(producer) {
+            return Ok((id.kind, bytes));
+        }
+        let found;
+        let record = match &held.at {
+            At::Unknown => None,
+            At::Record(record) => Some(record),
+            At::Key => {
+                found = self.reader.lookup(self.keys.of(producer));
+                found.as_ref()
+            }
+        };
+        let read = match record {
+            Some(record) if record.len > LIMIT_BYTES as u64 => return Err(self.too_long(producer)),
+            Some(record) => self.reader.read(record).map_err(|error| error.to_string()),
+            // On its way into the store: a file already.
+            None => {
+                let blobs = self.dir.worker_blobs_dir(self.layout);
+                blob::read(&blobs, id.digest).map_err(|error| error.to_string())
+            }
+        };
+        match read {
+            Ok(bytes) if bytes.len() > LIMIT_BYTES => Err(self.too_long(producer)),
+            Ok(bytes) => {
+                self.state.cache.put(producer, bytes.clone());
+                self.shrink_cache();
+                Ok((id.kind, bytes))
+            }
+            Err(why) => match self.gone(producer, &why) {
+                Unread::Gone(producer) => Err(Unknown::Gone(producer)),
+                Unread::Full(why) | Unread::Wrong(why) => Err(Unknown::Wrong(why)),
+            },
+        }
+    }
+}

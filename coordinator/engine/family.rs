@@ -1,0 +1,355 @@
+//! Nodes that consist of items or iterations: making them in windows, and what follows when one is settled.
+//!
+//! A family costs some 40 bytes an item: which node it is, and what it returned.
+
+use std::collections::VecDeque;
+
+use forkyard_shared::digest::{Digest, Hasher};
+use forkyard_shared::ids::NodeId;
+use forkyard_shared::value::{Kind, NULL_DIGEST};
+
+use super::core::Engine;
+use super::evaluate::Unknown;
+use super::results::At;
+use crate::expr::Items;
+use crate::key::ResultId;
+use crate::nodes::Item;
+use crate::plan::{Fan, OnItemFailure};
+use crate::store::Outcome;
+
+/// Items of one node that are under way at once. Enough to fill every worker, little enough to keep in memory.
+const WINDOW: usize = 4096;
+
+/// The items of one node.
+pub(super) struct Family {
+    pub source: Source,
+    /// By item, as far as there is one.
+    items: Vec<Option<Unit>>,
+    /// Items that are not settled.
+    live: usize,
+    ran: bool,
+    failed: usize,
+    /// Why the first item that failed did.
+    first_failure: Option<(u32, String)>,
+    /// No more items are started.
+    stopped: bool,
+    closed: bool,
+}
+
+/// Where items come from.
+pub(super) enum Source {
+    /// A list, so many for each task.
+    Items(Items, Option<u32>),
+    /// The items of another node, as they come.
+    Each(VecDeque<u32>),
+    /// One iteration after the other.
+    Repeat,
+}
+
+/// One item.
+#[derive(Clone, Copy)]
+struct Unit {
+    node: NodeId,
+    result: Option<ResultId>,
+}
+
+impl Family {
+    fn new(source: Source) -> Family {
+        Family {
+            source,
+            items: Vec::new(),
+            live: 0,
+            ran: false,
+            failed: 0,
+            first_failure: None,
+            stopped: false,
+            closed: false,
+        }
+    }
+
+    /// The next item to make, if there is one now.
+    fn next(&mut self) -> Option<u32> {
+        if self.stopped {
+            return None;
+        }
+        let next = self.items.len() as u32;
+        match &mut self.source {
+            Source::Items(items, chunk) => (next < items.len().div_ceil(chunk.unwrap_or(1))).then_some(next),
+            Source::Each(ready) => ready.pop_front(),
+            // The next iteration is made when the one before is judged.
+            Source::Repeat => None,
+        }
+    }
+
+    fn put(&mut self, index: u32, node: NodeId) {
+        let index = index as usize;
+        if self.items.len() <= index {
+            self.items.resize(index + 1, None);
+        }
+        self.items[index] = Some(Unit { node, result: None });
+        self.live += 1;
+    }
+}
+
+impl Engine<'_> {
+    /// The nodes that stand for a node's items, in order: `None` has no result. Nothing if it has no items.
+    pub(super) fn units(&self, node: NodeId) -> Option<Vec<Option<NodeId>>> {
+        let family = self.state.families.get(&node)?;
+        let done = |unit: &Option<Unit>| unit.as_ref().filter(|unit| unit.result.is_some()).map(|unit| unit.node);
+        match family.source {
+            Source::Repeat => None,
+            _ => Some(family.items.iter().map(done).collect()),
+        }
+    }
+
+    /// The node that a node's result comes from: the winner of a race, the last iteration.
+    pub(super) fn source(&self, node: NodeId) -> NodeId {
+        let mut node = node;
+        while let Some(other) = self.state.alias.get(&node) {
+            node = *other;
+        }
+        node
+    }
+
+    /// The item that this item follows.
+    pub(super) fn followed(&self, node: NodeId) -> Option<NodeId> {
+        let Item { of, index } = self.nodes.item(node)?;
+        let leader = self.nodes.plan.flow(of)?.each()?;
+        self.state.families.get(&leader)?.items.get(index as usize)?.map(|unit| unit.node)
+    }
+
+    /// The items of `leader` that are settled already; others come later.
+    pub(super) fn follow(&self, leader: NodeId) -> Source {
+        let settled = |index: &u32| {
+            let unit = self.state.families.get(&leader).and_then(|family| family.items[*index as usize]);
+            unit.is_some_and(|unit| matches!(self.scheduler.state(unit.node), crate::schedule::State::Settled(_)))
+        };
+        let count = self.state.families.get(&leader).map_or(0, |family| family.items.len() as u32);
+        Source::Each((0..count).filter(settled).collect())
+    }
+
+    /// The node's items may start.
+    pub(super) fn open(&mut self, node: NodeId, source: Source) {
+        self.state.families.insert(node, Family::new(source));
+        self.scheduler.open(node);
+        if self.nodes.plan.flow(node).is_some_and(|flow| flow.repeat.is_some()) {
+            let iteration = self.add_item(node, 0);
+            self.scheduler.enter(iteration);
+        } else {
+            self.state.expandable.push_back(node);
+        }
+    }
+
+    /// Makes items, as many as may be under way.
+    pub(super) fn expand(&mut self) {
+        while let Some(node) = self.state.expandable.pop_front() {
+            let mut made = Vec::new();
+            loop {
+                let Some(family) = self.state.families.get_mut(&node).filter(|family| family.live < WINDOW) else {
+                    break;
+                };
+                let Some(index) = family.next() else { break };
+                made.push(self.add_item(node, index));
+            }
+            // The last one that is looked up is the first to run.
+            for item in made {
+                match self.followed(item).filter(|leader| !self.is_usable(*leader)) {
+                    None => self.scheduler.enter(item),
+                    Some(leader) => {
+                        let why = format!("it needs {}, which did not succeed", self.nodes.name(leader));
+                        self.block(item, &why);
+                    }
+                }
+            }
+            self.try_close(node);
+        }
+    }
+
+    /// Whether an item that follows this one has something to work on.
+    fn is_usable(&self, leader: NodeId) -> bool {
+        let skipped = self.scheduler.state(leader) == crate::schedule::State::Settled(Outcome::Skipped);
+        let nulls = self.fan(self.nodes.declared(leader)).is_some_and(|fan| fan.on_item_failure == OnItemFailure::Null);
+        self.is_done(leader) || skipped || nulls
+    }
+
+    fn fan(&self, node: NodeId) -> Option<&Fan> {
+        self.nodes.plan.flow(node)?.fan.as_ref()
+    }
+
+    fn add_item(&mut self, of: NodeId, index: u32) -> NodeId {
+        let node = self.nodes.add_item(of, index);
+        let added = self.scheduler.add(self.scheduler.urgency(of), of, &[]);
+        assert_eq!(node, added, "BUG: two numbers for one item");
+        self.keys.add();
+        if self.fan(of).is_some_and(|fan| fan.on_item_failure == OnItemFailure::Null) {
+            self.scheduler.excuse(node);
+        }
+        self.state.families.get_mut(&of).expect("BUG: an item of nothing").put(index, node);
+        node
+    }
+
+    /// An item is settled.
+    pub(super) fn item_settled(&mut self, node: NodeId, outcome: Outcome, error: Option<&str>) {
+        let Some(Item { of, index }) = self.nodes.item(node) else { return };
+        let result = self.state.item_results.remove(&node);
+        let policy = self.fan(of).map_or(OnItemFailure::Fail, |fan| fan.on_item_failure);
+        let Some(family) = self.state.families.get_mut(&of) else { return };
+        if family.closed {
+            // It ran again because its result was gone.
+            return;
+        }
+        family.live -= 1;
+        family.ran |= outcome == Outcome::Ran;
+        match outcome {
+            Outcome::Ran | Outcome::Cached => {
+                if let Some(Some(unit)) = family.items.get_mut(index as usize) {
+                    unit.result = result;
+                }
+            }
+            Outcome::Skipped => {}
+            _ if policy == OnItemFailure::Null => {}
+            _ => {
+                family.failed += 1;
+                let first = family.first_failure.get_or_insert((index, String::new()));
+                if first.1.is_empty() || index < first.0 {
+                    *first = (index, error.unwrap_or(outcome.word()).into());
+                }
+                family.stopped |= policy == OnItemFailure::Stop;
+            }
+        }
+        let more = family.live < WINDOW / 2;
+        for at in 0..self.state.followers.get(&of).map_or(0, Vec::len) {
+            let follower = self.state.followers[&of][at];
+            if let Some(family) = self.state.families.get_mut(&follower)
+                && let Source::Each(ready) = &mut family.source
+            {
+                ready.push_back(index);
+                self.state.expandable.push_back(follower);
+            }
+        }
+        if self.state.families.get(&of).is_some_and(|family| matches!(family.source, Source::Repeat)) {
+            return self.judge_iteration(of, node, index, outcome, error);
+        }
+        if more {
+            self.state.expandable.push_back(of);
+        }
+    }
+
+    /// Settles a node all of whose items are settled.
+    fn try_close(&mut self, node: NodeId) {
+        let draining = self.scheduler.is_draining(node);
+        let each = self.nodes.plan.flow(node).and_then(|flow| flow.each());
+        let leader_closed = each.is_none_or(|leader| self.state.families.get(&leader).is_none_or(|f| f.closed));
+        let Some(family) = self.state.families.get_mut(&node).filter(|family| !family.closed) else { return };
+        let more = match &family.source {
+            Source::Items(items, chunk) => {
+                !family.stopped && family.items.len() < items.len().div_ceil(chunk.unwrap_or(1)) as usize
+            }
+            Source::Each(ready) => !family.stopped && (!ready.is_empty() || !leader_closed),
+            Source::Repeat => false,
+        };
+        if family.live > 0 || more && !draining {
+            return;
+        }
+        family.closed = true;
+        let (failed, all, ran) = (family.failed, family.items.len(), family.ran);
+        let first = family.first_failure.take();
+        if let Some((index, error)) = first {
+            let name = self.nodes.plan.name(node);
+            let message = format!("{failed} of its {all} items did not succeed; the first is {name}[{index}]: {error}");
+            self.give_up(node, Outcome::Failed, message, None, Vec::new());
+        } else if self.scheduler.is_hindered(node) {
+            self.block(node, "a node that it needs did not succeed");
+        } else if more {
+            let blocked = self.scheduler.cancel(node);
+            self.tell(node, Outcome::Cancelled, None, None, None);
+            self.blocked(node, blocked);
+        } else {
+            self.finish_list(node, if ran { Outcome::Ran } else { Outcome::Cached });
+        }
+        for at in 0..self.state.followers.get(&node).map_or(0, Vec::len) {
+            let follower = self.state.followers[&node][at];
+            self.try_close(follower);
+        }
+    }
+
+    /// All items are done: the node's result is their list.
+    fn finish_list(&mut self, node: NodeId, outcome: Outcome) {
+        let mut results = Hasher::new();
+        let mut keys = Hasher::new();
+        keys.update(b"items");
+        for unit in &self.state.families[&node].items {
+            let null = ResultId { kind: Kind::Json, digest: NULL_DIGEST };
+            let id = unit.and_then(|unit| unit.result).unwrap_or(null);
+            results.update(&[id.kind.code()]);
+            results.update(&id.digest.0);
+            if let Some(unit) = unit {
+                keys.update(&self.keys.of(unit.node).0);
+            }
+        }
+        self.keys.set(node, keys.finish());
+        let digest: Digest = results.finish();
+        self.keep(node, ResultId { kind: Kind::Json, digest }, None, At::Unknown);
+        self.finish(node, outcome, None, None, None);
+    }
+
+    /// An iteration is settled: it was the last, or there is another.
+    fn judge_iteration(&mut self, of: NodeId, node: NodeId, index: u32, outcome: Outcome, error: Option<&str>) {
+        let close = |engine: &mut Self| {
+            engine.state.families.get_mut(&of).expect("BUG: an iteration of nothing").closed = true;
+        };
+        if !outcome.is_done() {
+            close(self);
+            let why = format!("iteration {index} {}: {}", outcome.word(), error.unwrap_or_default());
+            return self.give_up(of, Outcome::Failed, why, None, Vec::new());
+        }
+        let repeat = self.nodes.plan.flow(of).and_then(|flow| flow.repeat.as_ref());
+        let repeat = repeat.expect("BUG: an iteration of a node that does not repeat");
+        match self.is_enough(node, &repeat.until) {
+            Ok(true) => {
+                close(self);
+                let ran = self.state.families[&of].ran;
+                self.finish_repeat(of, node, if ran { Outcome::Ran } else { Outcome::Cached });
+            }
+            Ok(false) if index + 1 >= repeat.max => {
+                close(self);
+                let until = repeat.until.text();
+                let why = format!("after {} iterations its condition is still false: {until}", index + 1);
+                self.give_up(of, Outcome::Failed, why, None, Vec::new());
+            }
+            Ok(false) => {
+                let iteration = self.add_item(of, index + 1);
+                self.scheduler.enter(iteration);
+            }
+            Err(Unknown::Wrong(why)) => {
+                close(self);
+                self.give_up(of, Outcome::Failed, format!("iteration {index}: {why}"), None, Vec::new());
+            }
+            Err(Unknown::Gone(gone)) => {
+                close(self);
+                let why = format!("the result of {} was lost while it was needed", self.nodes.name(gone));
+                self.give_up(of, Outcome::Failed, why, None, Vec::new());
+            }
+        }
+    }
+
+    fn is_enough(&mut self, node: NodeId, until: &crate::expr::Expression) -> Result<bool, Unknown> {
+        let mut scope = self.scope(node, until.uses())?;
+        if until.uses().names.contains("result") {
+            let json = self.result_json(node)?;
+            scope.set("result", &json)?;
+        }
+        Ok(until.is_true(&scope)?)
+    }
+
+    /// The last iteration's result is the node's.
+    fn finish_repeat(&mut self, of: NodeId, last: NodeId, outcome: Outcome) {
+        self.keys.set(of, self.keys.of(last));
+        self.state.alias.insert(of, last);
+        if let Some(held) = self.state.results.get(&last) {
+            let id = held.id;
+            self.keep(of, id, None, At::Unknown);
+        }
+        self.finish(of, outcome, None, None, None);
+    }
+}

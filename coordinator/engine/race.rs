@@ -1,0 +1,156 @@
+//! Races: the first member that succeeds is the race's result, and the others are stopped.
+//!
+//! A race is decided when nothing is left to be looked up: a member whose result is stored must not lose only
+//! because it comes later in the manifest. Who won is stored, so that it is the same the next time.
+
+use std::fs;
+
+use forkyard_shared::digest::{Digest, Hasher};
+use forkyard_shared::ids::NodeId;
+use forkyard_shared::value::{Body, Kind, Value};
+use std::time::Duration;
+
+use super::core::Engine;
+use super::results::At;
+use crate::schedule::State;
+use crate::store::{NewResult, NewValue, Outcome};
+
+impl Engine<'_> {
+    /// A member is done: its races can be decided.
+    pub(super) fn reach_goal(&mut self, member: NodeId) {
+        for at in 0..self.state.races.get(&member).map_or(0, Vec::len) {
+            let race = self.state.races[&member][at];
+            if self.scheduler.state(race) == State::Waiting {
+                self.state.decidable.push((race, member));
+            }
+        }
+    }
+
+    /// Whether a race of this node is won, so that what it returns comes too late.
+    pub(super) fn is_too_late(&self, member: NodeId) -> bool {
+        let Some(races) = self.state.races.get(&member) else { return false };
+        let won = |race: &NodeId| {
+            matches!(self.scheduler.state(*race), State::Settled(_))
+                || self.state.decidable.iter().any(|(decidable, first)| decidable == race && *first != member)
+        };
+        races.iter().all(won)
+    }
+
+    /// Decides every race that has a member at the goal.
+    pub(super) fn decide_races(&mut self) {
+        for (race, first) in std::mem::take(&mut self.state.decidable) {
+            if self.scheduler.state(race) == State::Waiting {
+                self.decide_race(race, first);
+            }
+        }
+    }
+
+    fn decide_race(&mut self, race: NodeId, first: NodeId) {
+        let flow = self.nodes.plan.flow(race).expect("BUG: a race without members");
+        let key = self.race_key(&flow.race);
+        let before = key.and_then(|key| self.reader.lookup(key)).and_then(|record| self.reader.read(&record).ok());
+        let before = before.and_then(|name| self.nodes.plan.names.find(std::str::from_utf8(&name).ok()?));
+        let before = before.map(NodeId).filter(|member| flow.race.contains(member) && self.is_done(*member));
+        let winner = before.unwrap_or(first);
+        if let Some(key) = key.filter(|_| before.is_none()) {
+            let name = self.nodes.plan.name(winner).as_bytes().to_vec();
+            let Value { kind, digest, body } = Value::inline(Kind::Text, name);
+            let Body::Inline(name) = body else { unreachable!("BUG: an inline value that is none") };
+            let (value, duration) = (NewValue::Bytes(name), Duration::ZERO);
+            self.writer.put(NewResult {
+                node: race,
+                key,
+                kind,
+                digest,
+                value,
+                duration,
+                artifacts: Vec::new(),
+                wanted: false,
+            });
+        }
+        self.state.alias.insert(race, winner);
+        self.keys.set(race, self.keys.of(winner));
+        if let Some(id) = self.state.results.get(&winner).map(|held| held.id) {
+            self.keep(race, id, None, At::Unknown);
+        }
+        let outcome = match self.scheduler.state(winner) {
+            State::Settled(Outcome::Cached) => Outcome::Cached,
+            _ => Outcome::Ran,
+        };
+        self.finish(race, outcome, None, None, None);
+        for &loser in flow.race.iter().filter(|member| **member != winner) {
+            self.lose(loser);
+        }
+    }
+
+    /// What the members are: nothing if one of them has no key yet.
+    fn race_key(&self, members: &[NodeId]) -> Option<Digest> {
+        let mut hasher = Hasher::new();
+        hasher.update(b"race");
+        for member in members {
+            let key = self.keys.of(*member);
+            if key == Digest([0; 32]) {
+                return None;
+            }
+            hasher.update(&key.0);
+        }
+        Some(hasher.finish())
+    }
+
+    /// The node is not wanted any more: if it runs, it is killed.
+    fn lose(&mut self, loser: NodeId) {
+        match self.scheduler.state(loser) {
+            State::Waiting | State::Ready => {}
+            State::Taken => self.stop_node(loser),
+            State::Open | State::Unwanted | State::Settled(_) => return,
+        }
+        let blocked = self.scheduler.cancel(loser);
+        self.tell(loser, Outcome::Cancelled, None, None, Some("another member of its race has won"));
+        self.blocked(loser, blocked);
+    }
+
+    /// Takes a node out of whatever hands it is in.
+    fn stop_node(&mut self, node: NodeId) {
+        self.leave(node);
+        self.release_waiting(node);
+        self.state.retries.remove(&node);
+        self.forget_waiting(node);
+        for others in self.state.in_flight.values_mut() {
+            others.retain(|other| *other != node);
+        }
+        let holder = crate::places::ids(&self.state.places).find(|id| self.state.places[id.index()].holds(node));
+        let Some(worker) = holder else { return };
+        let runs = self.pool.pulse(worker).current().is_some_and(|current| current.node == node);
+        let place = &mut self.state.places[worker.index()];
+        if runs && place.killing.is_none() {
+            place.killing = Some(node);
+            self.pool.kill(worker);
+        }
+    }
+
+    /// What came back of a node that is not wanted any more.
+    pub(super) fn drop_late(&mut self, value: &Value) {
+        if let Body::File { name, .. } = &value.body {
+            fs::remove_file(self.dir.tmp_dir().join(name)).ok();
+        }
+    }
+
+    /// Whether none of the members was run, by their own rules.
+    pub(super) fn all_skipped(&self, members: &[NodeId]) -> bool {
+        members.iter().all(|member| self.scheduler.state(*member) == State::Settled(Outcome::Skipped))
+    }
+
+    /// Why none of the members has won.
+    pub(super) fn losses(&self, members: &[NodeId]) -> String {
+        let loss = |member: &NodeId| {
+            let word = match self.scheduler.state(*member) {
+                State::Settled(outcome) => outcome.word(),
+                _ => "unsettled",
+            };
+            let error = self.state.errors.get(member).map_or("", String::as_str);
+            format!("{} {word}: {error}", self.nodes.name(*member))
+        };
+        let losses: Vec<String> = members.iter().map(loss).collect();
+        format!("no member of the race succeeded: {}", losses.join("; "))
+    }
+}
