@@ -49,8 +49,13 @@ impl Costs {
 
     /// What a node of this op probably takes: for the order of nodes.
     pub fn expected(&self, op: OpId) -> f64 {
+        self.known(op).unwrap_or(UNKNOWN_SECONDS)
+    }
+
+    /// The same, if anything is known of the op.
+    pub fn known(&self, op: OpId) -> Option<f64> {
         let cost = &self.ops[op.index()];
-        cost.recent.or(cost.expected).unwrap_or(UNKNOWN_SECONDS)
+        cost.recent.or(cost.expected)
     }
 
     /// How many nodes of this op go into a batch when so many are runnable for so many workers. Only what

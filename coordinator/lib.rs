@@ -18,6 +18,7 @@
 //! }
 //! ```
 
+mod analysis;
 mod artifacts;
 #[doc(hidden)]
 pub mod bench;
@@ -41,10 +42,12 @@ mod run;
 mod schedule;
 #[cfg(test)]
 mod schedule_tests;
+mod simulate;
 mod store;
 mod sweep;
 mod text;
 mod timers;
+mod wfformat;
 
 pub use cli::main;
 pub use forkyard_worker::{Failed, Op, Ops, Output, Task};

@@ -51,8 +51,8 @@ pub(crate) struct Detail {
     pub salt: Option<Arg>,
     /// Higher first.
     pub priority: i32,
-    /// Expected seconds.
-    pub estimate: Option<f32>,
+    /// How long it is expected to take.
+    pub estimate: Option<Duration>,
     /// Where relative paths of a command start.
     pub dir: PathBuf,
     /// Nodes whose results its expressions read, each once.

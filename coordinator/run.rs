@@ -153,7 +153,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         std::thread::spawn(move || Reader::look(&dir, LEARN_EARLY).ok())
     };
     let plan = manifest::load(&options.manifest, ops).map_err(RunError::Manifest)?;
-    let (wanted, refresh) = choose(&plan, options)?;
+    let (wanted, refresh) = choose(&plan, &options.only, &options.refresh)?;
     let artifacts = open_artifacts(&plan)?;
 
     let wanted_layout = plan.settings.layout;
@@ -291,10 +291,11 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
 /// What `--only` and `--refresh` mean: whether a node is wanted, and which are to be run anew.
 pub(crate) fn choose(
     plan: &Plan,
-    options: &RunOptions,
+    only: &[String],
+    refresh: &[String],
 ) -> Result<(impl Fn(NodeId) -> bool + use<>, HashSet<NodeId>), RunError> {
-    let only = nodes_named(plan, &options.only)?;
-    let refresh = nodes_named(plan, &options.refresh)?;
+    let only = nodes_named(plan, only)?;
+    let refresh = nodes_named(plan, refresh)?;
     let marks = (!only.is_empty()).then(|| plan.graph.with_needs(&only.iter().copied().collect::<Vec<_>>()));
     let wanted = move |node: NodeId| marks.as_ref().is_none_or(|marks| marks[node.index()]);
     match refresh.iter().find(|node| !wanted(**node)) {
@@ -322,17 +323,19 @@ pub(crate) fn open_artifacts(plan: &Plan) -> Result<Vec<OpenArtifact>, RunError>
     plan.artifacts.iter().map(OpenArtifact::open).collect::<Result<_, _>>().map_err(RunError::Artifact)
 }
 
-fn urgencies(plan: &Plan, costs: &Costs) -> Vec<Urgency> {
+/// What the order of a plan's nodes depends on.
+pub(crate) fn urgencies(plan: &Plan, costs: &Costs) -> Vec<Urgency> {
     let cost = |node: NodeId| {
         let declared = plan.detail(node).and_then(|detail| detail.estimate);
-        declared.unwrap_or_else(|| costs.expected(plan.ops[node.index()]) as f32)
+        declared.map_or_else(|| costs.expected(plan.ops[node.index()]) as f32, |time| time.as_secs_f32())
     };
     let remaining = plan.graph.remaining(cost).into_iter().enumerate();
     let priority = |node: NodeId| plan.detail(node).map_or(0, |detail| detail.priority);
     remaining.map(|(n, remaining)| Urgency { priority: priority(NodeId::new(n)), remaining }).collect()
 }
 
-fn cores() -> usize {
+/// The workers of who does not say how many.
+pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 

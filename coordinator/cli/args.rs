@@ -41,6 +41,8 @@ pub(super) struct Args {
 pub(super) enum Command {
     /// Run what is not in the store yet
     Run(Run),
+    /// What would run and what is stored; levels, critical path, what these workers make of it
+    Plan(Plan),
     /// List the runs of a store, newest last
     Runs {
         /// As JSON, one run a line
@@ -77,6 +79,11 @@ pub(super) enum Command {
     Artifact {
         #[command(subcommand)]
         command: ArtifactCommand,
+    },
+    /// Make a manifest of what other programs have recorded
+    Import {
+        #[command(subcommand)]
+        command: ImportCommand,
     },
     /// Write a completion script for a shell
     Completions { shell: clap_complete::Shell },
@@ -118,6 +125,47 @@ pub(super) struct Run {
     /// Write a Chrome trace (chrome://tracing, Perfetto): a track a worker
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub(super) struct Plan {
+    /// The manifest, as for `run`
+    pub manifest: PathBuf,
+    /// For how many workers; auto: one a core
+    #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = workers)]
+    pub workers: WorkerCount,
+    /// Only these nodes and what they need
+    #[arg(long, value_name = "NODE", num_args = 1..)]
+    pub only: Vec<String>,
+    /// As one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// As a graph for Graphviz; what is stored is filled
+    #[arg(long, conflicts_with = "json")]
+    pub dot: bool,
+}
+
+#[derive(Subcommand)]
+pub(super) enum ImportCommand {
+    /// A workflow of WfCommons (WfFormat 1.5), as a manifest in JSON Lines on stdout
+    Wfformat {
+        file: PathBuf,
+        /// Nodes take so many times as long as the tasks did
+        #[arg(long, value_name = "X", default_value = "1", value_parser = time_scale)]
+        time_scale: f64,
+        /// What the nodes do for that time
+        #[arg(long, default_value = "sleep")]
+        op: ImportedOp,
+    },
+}
+
+/// What stands for a recorded task.
+#[derive(Clone, Copy, ValueEnum)]
+pub(super) enum ImportedOp {
+    /// Wait
+    Sleep,
+    /// Burn a core
+    Spin,
 }
 
 #[derive(Subcommand)]
@@ -245,6 +293,11 @@ fn workers(text: &str) -> Result<WorkerCount, String> {
     }
     let count = text.parse().ok().filter(|n| (1..=10_000).contains(n));
     count.map(|n| WorkerCount(Some(n))).ok_or_else(|| "expected auto or a number from 1 to 10000".into())
+}
+
+fn time_scale(text: &str) -> Result<f64, String> {
+    let scale = text.parse().ok().filter(|scale: &f64| scale.is_finite() && *scale >= 0.0);
+    scale.ok_or_else(|| "expected a number from 0 up, like 0.01".into())
 }
 
 fn max_failures(text: &str) -> Result<MaxFailures, String> {

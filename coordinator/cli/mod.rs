@@ -3,7 +3,9 @@
 mod args;
 mod artifact;
 mod exit;
+mod import;
 mod logs;
+mod plan;
 mod results;
 mod run;
 mod runs;
@@ -37,6 +39,7 @@ pub fn main() -> ExitCode {
     let store = args.store.as_path();
     let exit = match args.command {
         Command::Run(run) => run::run(&run, store, runtime),
+        Command::Plan(plan) => plan::plan(&plan, store, runtime),
         Command::Runs { json } => runs::list(store, json),
         Command::Status { run, json } => runs::status(store, run, json),
         Command::Logs { run_or_node, node } => logs::logs(store, &run_or_node, node.as_deref()),
@@ -49,6 +52,7 @@ pub fn main() -> ExitCode {
         Command::Artifact { command: ArtifactCommand::Info { file, format, json } } => {
             artifact::info(&file, format.as_deref(), json)
         }
+        Command::Import { command } => import::import(&command),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "forkyard", &mut std::io::stdout());
             Ok(Exit::Ok)

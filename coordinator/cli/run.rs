@@ -6,13 +6,21 @@ use std::time::Duration;
 
 use super::args::Run;
 use super::exit::{Exit, Failure, printed};
-use crate::dry_run::dry_run;
+use crate::dry_run::DryRun;
 use crate::init::Runtime;
 use crate::report::ReportOptions;
 use crate::run::{Ending, RunError, RunOptions, RunResult};
 use crate::text;
 
 pub(super) fn run(args: &Run, store: &Path, runtime: &Runtime) -> Result<Exit, Failure> {
+    if args.dry_run {
+        let dry = DryRun::look(&args.manifest, store, (&args.only, &args.refresh), runtime.ops())?;
+        let to_run = dry.to_run().count();
+        let cached = dry.wanted().count() - to_run;
+        eprintln!("{} would run, {} cached", text::plural(to_run, "node"), text::count(cached as u64));
+        let mut out = std::io::stdout().lock();
+        return printed(dry.to_run().try_for_each(|node| writeln!(out, "{}", dry.plan.name(node))));
+    }
     let options = RunOptions {
         manifest: args.manifest.clone(),
         store: store.into(),
@@ -28,16 +36,6 @@ pub(super) fn run(args: &Run, store: &Path, runtime: &Runtime) -> Result<Exit, F
             trace: args.trace.clone(),
         },
     };
-    if args.dry_run {
-        let dry = dry_run(&options, runtime.ops())?;
-        eprintln!(
-            "{} would run, {} cached",
-            text::plural(dry.to_run.len(), "node"),
-            text::count(dry.cached as u64)
-        );
-        let mut out = std::io::stdout().lock();
-        return printed(dry.to_run.iter().try_for_each(|node| writeln!(out, "{node}")));
-    }
     let result = crate::run::run(&options, runtime)?;
     if !args.quiet {
         eprintln!("{}", summary(&result, store));

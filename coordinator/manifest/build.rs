@@ -13,7 +13,7 @@ use super::node::{self, Parsed, kind_of};
 use super::problem::{Fault, ManifestError, PROBLEMS_MAX, Problem};
 use super::settings::{ArtifactEntry, Settings};
 use super::source::Source;
-use super::words::{did_you_mean, nearest};
+use super::words::{check_id, did_you_mean, nearest};
 use crate::expr::{Scope, Uses};
 use crate::graph::GraphBuilder;
 use crate::names::Names;
@@ -135,9 +135,7 @@ impl<'a> Builder<'a> {
         fields: Map<String, Value>,
         at: usize,
     ) -> Result<(), Fault> {
-        if id.is_empty() || id.len() > 1024 || id.chars().any(char::is_control) {
-            return Err(Fault::at("id", "an id is 1 to 1024 bytes of text without control characters"));
-        }
+        check_id(id).map_err(|why| Fault::at("id", why))?;
         let Some(op_id) = self.ops_known.find(op) else {
             let hint = did_you_mean(op, self.ops_known.names());
             return Err(Fault::at("op", format!("there is no op `{op}`{hint}")));

@@ -16,4 +16,4 @@ pub(crate) use load::load;
 pub(crate) use node::kind_of;
 pub use problem::ManifestError;
 pub(crate) use settings::{ArtifactEntry, OnFailure, Settings};
-pub(crate) use words::{nearest, parse_duration, parse_size};
+pub(crate) use words::{check_id, nearest, parse_duration, parse_size};

@@ -136,7 +136,7 @@ impl Parsed {
                 let number = value.as_i64().and_then(|n| i32::try_from(n).ok());
                 detail.priority = number.ok_or_else(|| wrong("a whole number"))?;
             }
-            "estimate" => detail.estimate = Some(duration(key, &value)?.as_secs_f32()),
+            "estimate" => detail.estimate = Some(duration(key, &value)?),
             _ if beside.iter().any(|spec| spec.name == key) => {
                 self.param(op, signature.params, key, value)?
             }

@@ -1,4 +1,4 @@
-//! The small words of a manifest: the nearest right one, durations, sizes.
+//! The small words of a manifest: the nearest right one, ids, durations, sizes.
 
 use std::time::Duration;
 
@@ -12,6 +12,14 @@ pub(crate) fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>)
 /// ` (did you mean "needs"?)`, or nothing.
 pub(super) fn did_you_mean<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     nearest(typed, known).map_or(String::new(), |word| format!("; did you mean `{word}`?"))
+}
+
+/// Whether a node may have this id.
+pub(crate) fn check_id(id: &str) -> Result<(), &'static str> {
+    if id.is_empty() || id.len() > 1024 || id.chars().any(char::is_control) {
+        return Err("an id is 1 to 1024 bytes of text without control characters");
+    }
+    Ok(())
 }
 
 /// Longer ones would be mistakes, and do not fit the clock.
