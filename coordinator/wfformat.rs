@@ -1,4 +1,4 @@
-//! Makes a manifest of a recorded workflow in WfFormat 1.5 (<https://wfcommons.org/format>): the same ids and
+//! Makes a manifest of a recorded workflow in WfFormat 1.5 (<https://wfcommons.org>): the same ids and
 //! edges, and nodes that wait or compute for as long as the tasks took. Knows text only, no files.
 
 use std::collections::HashMap;

@@ -7,6 +7,7 @@ mod export; // results as tables for other programs
 mod failures; // one test named after each row of the table of failures in docs/design.md
 mod faults; // every system call of a run on its store, failing or the last one
 mod manifest; // what is wrong with a manifest, and where
+mod plan; // what is known before a run; traces of other programs, imported
 mod regression; // one test named after each bug that was fixed
 mod run; // what a run does when nothing goes wrong: results, keys, the store, what is printed
 mod store; // layouts, reading a store while a run goes on, checking and cleaning it

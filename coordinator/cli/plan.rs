@@ -87,13 +87,13 @@ impl Analysis {
         if dry.artifact_bytes > 0 {
             writeln!(out, "artifacts: {}", text::bytes(dry.artifact_bytes))?;
         }
-        writeln!(out, "work: {work}; critical path: {critical}; parallelism: {:.1}", shape.parallelism())?;
+        let (parallelism, efficiency) = (shape.parallelism(), 100.0 * forecast.efficiency());
+        writeln!(out, "work: {work}, critical path: {critical}, parallelism: {parallelism:.1}")?;
         writeln!(
             out,
-            "{}: what would run takes {makespan}; everything is {:.1} times as fast as on one, {:.0}% of their time used",
+            "on {}: {makespan} for what would run; of everything, speed-up {:.1} and efficiency {efficiency:.0}%",
             text::plural(forecast.workers, "worker"),
             forecast.speedup,
-            100.0 * forecast.efficiency()
         )?;
         if times.guessed > 0 {
             let guessed = text::plural(times.guessed, "node");

@@ -71,9 +71,9 @@ class Run:
     wall_s: float
 
 
-def run(forkyard, manifest, store):
+def run(forkyard, manifest, store, *options):
     """Runs a manifest that must succeed. Events of single nodes are left out, for they cost time."""
-    command = [forkyard, "run", manifest, "--store", store, "--json", "--events", "none"]
+    command = [forkyard, "run", manifest, "--store", store, "--json", "--events", "none", *options]
     start = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True)
     wall_s = time.perf_counter() - start
