@@ -2,9 +2,11 @@
 //! mappings, and the formats of artifacts and blobs. The only crate with `unsafe`, behind two
 //! fences: [`mapping`] (memory that other processes share) and [`sys`] (system calls).
 
+pub mod arena;
 pub mod artifact;
 pub mod blob;
 pub mod codec;
+
 pub mod digest;
 pub mod ids;
 mod kernel;

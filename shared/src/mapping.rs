@@ -7,11 +7,16 @@ use std::fs::File;
 use std::io;
 use std::ops::Deref;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Release},
+};
 
 use memmap2::{Advice, Mmap, MmapOptions, MmapRaw};
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use crate::arena::ArenaError;
 use crate::pulse::Pulse;
 
 /// A file mapped read-only and shared: all processes that map it use the same physical pages.
@@ -120,6 +125,188 @@ impl Deref for PulsePage {
     }
 }
 
+/// Address space for a memory file that grows under it: 64 GiB, or what the machine's limits allow.
+const RANGE_MAX_BYTES: usize = 64 << 30;
+const RANGE_MIN_BYTES: usize = 256 << 20;
+
+/// A word of shared memory: read by everybody, written by the one [`GrowingFile`] behind it.
+#[repr(transparent)]
+pub struct Word(AtomicU64);
+
+impl Word {
+    /// What it holds now. Everything written before it was stored is seen too.
+    #[inline]
+    pub fn get(&self) -> u64 {
+        self.0.load(Acquire)
+    }
+}
+
+/// A [`GrowingFile`] as its readers see it: a reserved range of addresses, of which the bytes up to the
+/// file's backed length can be read, now or once they are there.
+///
+/// The first word of the file is that length. Bytes may be written again while they are borrowed only
+/// if the borrower had no claim on them (see [`crate::arena`]); it then sees other bytes, which is why
+/// nothing here relies on them for memory safety: they are read as integers and text that is checked.
+pub struct ArenaReader(MmapRaw);
+
+impl ArenaReader {
+    /// Maps the file of a [`GrowingFile`], read-only. It may have been written to already, or not yet.
+    pub fn read_only(file: &impl AsFd) -> io::Result<ArenaReader> {
+        let file = File::from(file.as_fd().try_clone_to_owned()?);
+        if file.metadata()?.len() < PAGE_BYTES as u64 {
+            return Err(io::Error::other("the file of an arena has a header"));
+        }
+        reserve(|len| MmapOptions::new().len(len).map_raw_read_only(&file)).map(ArenaReader)
+    }
+
+    /// How many bytes can be read.
+    #[inline]
+    pub fn backed_bytes(&self) -> u64 {
+        // SAFETY: the first page of the file is backed from the start (`GrowingFile::new`), the mapping
+        // is page aligned, and a word is an atomic, which other processes may change at any time.
+        let backed = unsafe { &*self.0.as_ptr().cast::<Word>() };
+        backed.get().min(self.0.len() as u64)
+    }
+
+    /// `count` words from byte `at`.
+    ///
+    /// # Errors
+    /// When they are not aligned, or not all there.
+    #[inline]
+    pub fn words(&self, at: u64, count: usize) -> Result<&[Word], ArenaError> {
+        let len = count.saturating_mul(8);
+        if !at.is_multiple_of(8) || !self.holds(at, len) {
+            return Err(ArenaError::NoSuchPlace { at, len });
+        }
+        // SAFETY: the words are inside the mapping, aligned, and backed: the length only grows, and the
+        // file is sealed against shrinking. They are atomics, so that changes are no data race.
+        Ok(unsafe { std::slice::from_raw_parts(self.0.as_ptr().add(at as usize).cast(), count) })
+    }
+
+    /// What the word at byte `at` holds now.
+    ///
+    /// # Errors
+    /// When there is no such word.
+    #[inline]
+    pub fn load(&self, at: u64) -> Result<u64, ArenaError> {
+        Ok(self.words(at, 1)?[0].get())
+    }
+
+    /// `len` bytes from byte `at`.
+    ///
+    /// # Errors
+    /// When they are not all there.
+    #[inline]
+    pub fn bytes(&self, at: u64, len: usize) -> Result<&[u8], ArenaError> {
+        if !self.holds(at, len) {
+            return Err(ArenaError::NoSuchPlace { at, len });
+        }
+        // SAFETY: the bytes are inside the mapping and backed, as above. That they stay is the promise
+        // of whoever recycles them; what is left when it is broken is said at the type.
+        Ok(unsafe { std::slice::from_raw_parts(self.0.as_ptr().add(at as usize), len) })
+    }
+
+    #[inline]
+    fn holds(&self, at: u64, len: usize) -> bool {
+        at.checked_add(len as u64).is_some_and(|end| end <= self.backed_bytes())
+    }
+}
+
+/// A memory file that grows under its mappings, and that only the process which made it can write.
+pub struct GrowingFile {
+    file: File,
+    reader: ArenaReader,
+}
+
+impl GrowingFile {
+    /// A file of one page, all zero but for its first word.
+    pub fn new(name: &str) -> io::Result<GrowingFile> {
+        let file = File::from(memory_file(name)?);
+        fallocate(&file, FallocateFlags::empty(), 0, PAGE_BYTES as i64)?;
+        // Mapped before it is sealed: afterwards nobody can map it writable, not even its maker.
+        let reader = reserve(|len| MmapOptions::new().len(len).map_raw(&file)).map(ArenaReader)?;
+        fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_FUTURE_WRITE | SealFlag::F_SEAL_SHRINK))?;
+        let new = GrowingFile { file, reader };
+        new.publish(PAGE_BYTES as u64);
+        Ok(new)
+    }
+
+    /// The descriptor to hand to readers.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The file as its readers see it.
+    #[inline]
+    pub fn reader(&self) -> &ArenaReader {
+        &self.reader
+    }
+
+    /// The length it cannot outgrow.
+    pub fn max_bytes(&self) -> u64 {
+        self.reader.0.len() as u64
+    }
+
+    /// Backs it up to byte `end` with memory; what is new is zero.
+    pub fn grow(&mut self, end: u64) -> io::Result<()> {
+        let start = self.reader.backed_bytes();
+        if end > self.max_bytes() {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        if end > start {
+            fallocate(&self.file, FallocateFlags::empty(), start as i64, (end - start) as i64)?;
+            self.publish(end);
+        }
+        Ok(())
+    }
+
+    /// Publishes `value` in the word at byte `at`: who reads it sees everything written before.
+    ///
+    /// # Panics
+    /// When there is no such word, or it is the first one.
+    #[inline]
+    pub fn store(&mut self, at: u64, value: u64) {
+        let there = at != 0 && self.reader.words(at, 1).is_ok();
+        assert!(there, "BUG: a word stored at {at}");
+        self.raw_store(at, value);
+    }
+
+    /// Writes `bytes` at byte `at`, which nobody has a claim to.
+    ///
+    /// # Panics
+    /// When there is no room, or it is the first word.
+    pub fn write(&mut self, at: u64, bytes: &[u8]) {
+        assert!(at >= 8 && self.reader.holds(at, bytes.len()), "BUG: {} bytes at {at}", bytes.len());
+        // SAFETY: the place is inside the mapping, backed, and mapped writable (`new`). `&mut self`
+        // ends every borrow through this mapping; borrowers in other mappings have no claim on it.
+        unsafe {
+            let place = self.reader.0.as_mut_ptr().add(at as usize);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), place, bytes.len());
+        }
+    }
+
+    fn publish(&self, backed: u64) {
+        self.raw_store(0, backed);
+    }
+
+    fn raw_store(&self, at: u64, value: u64) {
+        // SAFETY: the callers have checked that the word is there, aligned and backed; `new` mapped it
+        // writable; it is only ever accessed as an atomic.
+        unsafe { &*self.reader.0.as_mut_ptr().add(at as usize).cast::<AtomicU64>() }.store(value, Release);
+    }
+}
+
+/// The largest mapping that the limits of this process allow.
+fn reserve(map: impl Fn(usize) -> io::Result<MmapRaw>) -> io::Result<MmapRaw> {
+    let mut len = RANGE_MAX_BYTES;
+    loop {
+        match map(len) {
+            Err(_) if len > RANGE_MIN_BYTES => len /= 2,
+            done => return done,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -143,5 +330,38 @@ mod tests {
         assert_eq!(board.page(1).current().unwrap().node, NodeId(5));
         assert_eq!(board.page(0).current(), None);
         assert!(PulsePage::map(board.file(), 2).is_err());
+    }
+
+    #[test]
+    fn a_reader_that_mapped_first_sees_what_is_written_later() {
+        let mut file = GrowingFile::new("test").unwrap();
+        let reader = ArenaReader::read_only(file.file()).unwrap();
+        assert!(reader.bytes(8192, 3).is_err());
+        file.grow(1 << 20).unwrap();
+        file.write(8192, b"abc");
+        file.store(8, 7);
+        assert_eq!(reader.bytes(8192, 3).unwrap(), b"abc");
+        assert_eq!(reader.load(8).unwrap(), 7);
+    }
+
+    #[test]
+    fn places_that_are_not_there_are_refused() {
+        let file = GrowingFile::new("test").unwrap();
+        let reader = file.reader();
+        assert!(reader.bytes(PAGE_BYTES as u64 - 1, 2).is_err());
+        assert!(reader.bytes(u64::MAX, 2).is_err());
+        assert!(reader.words(4, 1).is_err());
+        assert!(reader.words(0, usize::MAX).is_err());
+        assert!(reader.words(PAGE_BYTES as u64, 1).is_err());
+    }
+
+    #[test]
+    fn nobody_else_can_write_a_growing_file_or_shrink_it() {
+        let mut file = GrowingFile::new("test").unwrap();
+        assert!(MmapOptions::new().len(PAGE_BYTES).map_raw(file.file()).is_err());
+        assert!(file.file().set_len(0).is_err());
+        assert!((file.file()).write_all(b"x").is_err());
+        assert!(file.grow(u64::MAX / 2).is_err());
+        file.grow(2 << 20).unwrap();
     }
 }
