@@ -15,6 +15,7 @@ use forkyard_shared::value::{INLINE_MAX_BYTES, Kind};
 
 use crate::graph::{Graph, GraphBuilder};
 use crate::schedule::{Scheduler, Urgency};
+pub use crate::state::State;
 use crate::store::{
     Layout, Lock, NewResult, NewValue, Outcome, Reader, RunDir, RunHeader, StoreDir, StoreError, Writer,
     WriterSettings,

@@ -43,6 +43,7 @@ mod schedule;
 #[cfg(test)]
 mod schedule_tests;
 mod simulate;
+mod state;
 mod store;
 mod sweep;
 mod text;

@@ -6,6 +6,7 @@ pub mod arena;
 pub mod artifact;
 pub mod blob;
 pub mod codec;
+pub mod context;
 
 pub mod digest;
 pub mod ids;
