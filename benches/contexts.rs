@@ -26,8 +26,19 @@ fn rank(node: usize) -> Rank {
     Rank((node as u64 + 1) << 32)
 }
 
-fn set(keys: impl Iterator<Item = String>, value: &[u8]) -> Diff {
-    keys.map(|key| (key, Some(value.to_vec()))).collect()
+fn set(keys: &[String], value: &[u8]) -> Diff {
+    keys.iter().map(|key| (key.clone(), Some(value.to_vec()))).collect()
+}
+
+/// What the last of these writers sees, when each sets the keys of its list and follows the one before.
+fn chain<'a>(state: &mut State, writers: impl Iterator<Item = &'a [String]>, value: &[u8]) -> Context {
+    let mut context = Context::EMPTY;
+    for (writer, keys) in writers.enumerate() {
+        let next = state.write(context, rank(writer), &set(keys, value)).expect("room");
+        state.release(context);
+        context = next;
+    }
+    context
 }
 
 /// Every node of a layer has three scattered parents in the layer before it, reads 100 keys, and sets them.
@@ -44,7 +55,7 @@ fn layered(c: &mut Criterion) {
 fn run_layers() -> u64 {
     let mut state = state();
     let keys: Vec<String> = (0..KEYS).map(|key| format!("key-{key}")).collect();
-    let mut diff = set(keys.iter().cloned(), &[0; 8]);
+    let mut diff = set(&keys, &[0; 8]);
     let mut above: Vec<Context> = Vec::new();
     for layer in 0..LAYERS {
         let mut here = Vec::with_capacity(WIDTH);
@@ -81,11 +92,12 @@ fn hand_over(c: &mut Criterion) {
     let mut group = c.benchmark_group("hand_over");
     group.sample_size(10).measurement_time(Duration::from_secs(1)).warm_up_time(Duration::from_millis(300));
     let sizes = [0, 10, 50, 100, 500].map(|results| (format!("{results}x10KB"), results, 10_000));
-    for (name, keys, value) in sizes.into_iter().chain([("1000000x8B".to_string(), 1_000_000, 8)]) {
-        let names = || (0..keys).map(|key| format!("result-{key}"));
+    for (name, keys, value) in sizes.into_iter().chain([("1000000x8B".to_string(), 1_000_000_usize, 8)]) {
         let value = vec![7; value];
+        // Each result has its writer; the million keys have a thousand.
+        let names: Vec<String> = (0..keys).map(|key| format!("result-{key}")).collect();
         let mut state = state();
-        let context = state.write(Context::EMPTY, rank(0), &set(names(), &value)).expect("room");
+        let context = chain(&mut state, names.chunks(keys.div_ceil(1000).max(1)), &value);
         group.bench_function(BenchmarkId::new("context", &name), |b| {
             b.iter(|| {
                 state.retain(context);
@@ -94,7 +106,7 @@ fn hand_over(c: &mut Criterion) {
             });
         });
         let map: Arc<DashMap<String, Vec<u8>>> =
-            Arc::new(names().map(|name| (name, value.clone())).collect());
+            Arc::new(names.iter().map(|name| (name.clone(), value.clone())).collect());
         group.bench_function(BenchmarkId::new("arc", &name), |b| b.iter(|| black_box(Arc::clone(&map))));
         group.bench_function(BenchmarkId::new("dashmap_deep", &name), |b| {
             b.iter_with_large_drop(|| DashMap::clone(&map));
@@ -105,14 +117,10 @@ fn hand_over(c: &mut Criterion) {
 /// A known key among 10,000 that 100 writers set.
 fn get(c: &mut Criterion) {
     const KNOWN: usize = 10_000;
-    let name = |key: usize| format!("known-{key}");
     let mut state = state();
-    let mut context = Context::EMPTY;
-    for writer in 0..100 {
-        let diff = set((writer * 100..(writer + 1) * 100).map(name), b"12345678");
-        context = state.write(context, rank(writer), &diff).expect("room");
-    }
-    let names: Vec<String> = (0..KNOWN).map(|key| name(key * 7919 % KNOWN)).collect();
+    let names: Vec<String> = (0..KNOWN).map(|key| format!("known-{key}")).collect();
+    let context = chain(&mut state, names.chunks(100), b"12345678");
+    let names: Vec<&String> = (0..KNOWN).map(|key| &names[key * 7919 % KNOWN]).collect();
     let mut group = c.benchmark_group("get_10000");
     group.bench_function("warm_one", |b| {
         let snapshot = state.snapshot(context);
@@ -142,19 +150,12 @@ fn first_touch(state: &State, context: Context, name: &str) -> Duration {
 /// Everything that is visible: 50,000 keys, by 50,000 writers and by one.
 fn iterate(c: &mut Criterion) {
     const MANY: usize = 50_000;
-    let name = |key: usize| format!("visible-{key}");
+    let names: Vec<String> = (0..MANY).map(|key| format!("visible-{key}")).collect();
     let mut group = c.benchmark_group("iterate_50000");
     group.throughput(Throughput::Elements(MANY as u64));
     for writers in [1, 500, MANY] {
         let mut state = state();
-        let mut context = Context::EMPTY;
-        for writer in 0..writers {
-            let share = MANY / writers;
-            let diff = set((writer * share..(writer + 1) * share).map(name), b"12345678");
-            let next = state.write(context, rank(writer), &diff).expect("room");
-            state.release(context);
-            context = next;
-        }
+        let context = chain(&mut state, names.chunks(MANY / writers), b"12345678");
         group.bench_function(format!("writers_{writers}"), |b| {
             b.iter(|| {
                 let mut bytes = 0;

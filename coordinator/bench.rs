@@ -15,7 +15,7 @@ use forkyard_shared::value::{INLINE_MAX_BYTES, Kind};
 
 use crate::graph::{Graph, GraphBuilder};
 use crate::schedule::{Scheduler, Urgency};
-pub use crate::state::State;
+pub use crate::state::{State, StateError, Ticket};
 use crate::store::{
     Layout, Lock, NewResult, NewValue, Outcome, Reader, RunDir, RunHeader, StoreDir, StoreError, Writer,
     WriterSettings,

@@ -2,7 +2,7 @@
 
 use forkyard_shared::arena::{ArenaError, ArenaWriter, root_at};
 use forkyard_shared::context::{
-    KEY_COUNT_ROOT, KeyId, RECORD_BYTES, TABLE_ROOT, directory_root, find, hash, name, record_at,
+    KEY_COUNT_ROOT, KeyId, RECORD_BYTES, Record, TABLE_ROOT, directory_root, find, hash, record_at,
 };
 
 use super::epochs::Epochs;
@@ -11,7 +11,7 @@ const FIRST_SLOTS: u64 = 64;
 
 /// The id of a key, which is new if nobody ever set it.
 pub(super) fn intern(arena: &mut ArenaWriter, epochs: &mut Epochs, key: &str) -> Result<KeyId, ArenaError> {
-    if let Some(id) = find(arena, key)? {
+    if let Some((id, _)) = find(arena, key)? {
         return Ok(id);
     }
     let count = arena.load(root_at(KEY_COUNT_ROOT))?;
@@ -42,7 +42,7 @@ fn make_room(arena: &mut ArenaWriter, epochs: &mut Epochs, count: u64) -> Result
     words[0] = more;
     let new = arena.put_words(&words)?;
     for id in (0..count as u32).map(KeyId) {
-        let hash = hash(name(arena, record_at(arena, id)?)?);
+        let hash = hash(Record::of(arena, id)?.name(arena)?);
         fill_slot(arena, new, hash, id)?;
     }
     arena.store(root_at(TABLE_ROOT), new);

@@ -4,6 +4,7 @@
 use super::{KeyId, Rank};
 use crate::arena::{ArenaError, ArenaReader};
 use crate::digest::Digest;
+use crate::mapping::Word;
 
 /// The bytes of a diff before its entries: rank, count, digest.
 pub const DIFF_HEADER_BYTES: u64 = 48;
@@ -13,6 +14,9 @@ pub const ENTRY_BYTES: u64 = 24;
 
 /// The length that says that the key was removed.
 pub const REMOVED: u32 = u32::MAX;
+
+/// The words of an entry.
+const ENTRY_WORDS: usize = ENTRY_BYTES as usize / 8;
 
 /// A diff.
 #[derive(Clone, Copy)]
@@ -39,11 +43,13 @@ impl Diff {
         Ok(digest)
     }
 
-    /// The offsets of its entries.
+    /// Its entries and their offsets.
     #[inline]
-    pub fn entries(&self) -> impl Iterator<Item = u64> {
+    pub fn entries(&self, arena: &ArenaReader) -> Result<impl Iterator<Item = (u64, Entry)>, ArenaError> {
         let first = self.at.wrapping_add(DIFF_HEADER_BYTES);
-        (0..self.count).map(move |index| first.wrapping_add(index.wrapping_mul(ENTRY_BYTES)))
+        let words = arena.words(first, (self.count as usize).saturating_mul(ENTRY_WORDS))?;
+        let entries = words.as_chunks::<ENTRY_WORDS>().0.iter().map(Entry::of);
+        Ok((first..).step_by(ENTRY_BYTES as usize).zip(entries))
     }
 }
 
@@ -62,9 +68,14 @@ impl Entry {
     /// The entry at an offset.
     #[inline]
     pub fn at(arena: &ArenaReader, at: u64) -> Result<Entry, ArenaError> {
-        let words = arena.words(at, 3)?;
-        let [rank, key, value] = [0, 1, 2].map(|index| words[index].get());
-        Ok(Entry { rank: Rank(rank), key: KeyId((key >> 32) as u32), len: key as u32, value })
+        let words = arena.words(at, ENTRY_WORDS)?.first_chunk();
+        Ok(Entry::of(words.expect("BUG: as many words as asked for")))
+    }
+
+    #[inline]
+    fn of(words: &[Word; ENTRY_WORDS]) -> Entry {
+        let [rank, key, value] = words.each_ref().map(Word::get);
+        Entry { rank: Rank(rank), key: KeyId((key >> 32) as u32), len: key as u32, value }
     }
 
     /// What the key was set to; `None` when it was removed.

@@ -11,6 +11,7 @@
 //!
 //! The table is replaced as it fills; the directory stays where it is, so that a link can be stored to.
 
+use super::Link;
 use crate::arena::{ArenaError, ArenaReader, root_at};
 
 /// The root of the table.
@@ -55,17 +56,39 @@ pub fn record_at(arena: &ArenaReader, key: KeyId) -> Result<u64, ArenaError> {
     Ok(arena.load(root_at(place.root))?.wrapping_add(place.index * RECORD_BYTES))
 }
 
-/// The name of the key whose record is at an offset.
-#[inline]
-pub fn name(arena: &ArenaReader, record: u64) -> Result<&str, ArenaError> {
-    let at = arena.load(record.wrapping_add(8))?;
-    let bytes = arena.bytes(at.wrapping_add(8), arena.load(at)? as usize)?;
-    std::str::from_utf8(bytes).map_err(|_| ArenaError::Malformed { at, what: "name of a key" })
+/// What is known of a key.
+#[derive(Clone, Copy)]
+pub struct Record {
+    /// The link to its versions.
+    pub versions: Link,
+    name: u64,
 }
 
-/// The id of a key; `None` when nobody ever set it.
+impl Record {
+    /// The record of a key.
+    #[inline]
+    pub fn of(arena: &ArenaReader, key: KeyId) -> Result<Record, ArenaError> {
+        let words = arena.words(record_at(arena, key)?, 2)?;
+        Ok(Record { versions: Link::of(words[0].get()), name: words[1].get() })
+    }
+
+    /// The name of the key.
+    #[inline]
+    pub fn name<'a>(&self, arena: &'a ArenaReader) -> Result<&'a str, ArenaError> {
+        let malformed = |_| ArenaError::Malformed { at: self.name, what: "name of a key" };
+        std::str::from_utf8(self.name_bytes(arena)?).map_err(malformed)
+    }
+
+    #[inline]
+    fn name_bytes<'a>(&self, arena: &'a ArenaReader) -> Result<&'a [u8], ArenaError> {
+        let len = arena.load(self.name)?;
+        arena.bytes(self.name.wrapping_add(8), len as usize)
+    }
+}
+
+/// The id and the record of a key; `None` when nobody ever set it.
 #[inline]
-pub fn find(arena: &ArenaReader, key: &str) -> Result<Option<KeyId>, ArenaError> {
+pub fn find(arena: &ArenaReader, key: &str) -> Result<Option<(KeyId, Record)>, ArenaError> {
     let table = arena.load(root_at(TABLE_ROOT))?;
     if table == 0 {
         return Ok(None);
@@ -81,11 +104,9 @@ pub fn find(arena: &ArenaReader, key: &str) -> Result<Option<KeyId>, ArenaError>
         }
         if slot >> 32 == hash >> 32 {
             let id = KeyId((slot as u32).wrapping_sub(1));
-            let at = arena.load(record_at(arena, id)?.wrapping_add(8))?;
-            if arena.load(at)? == key.len() as u64
-                && arena.bytes(at.wrapping_add(8), key.len())? == key.as_bytes()
-            {
-                return Ok(Some(id));
+            let record = Record::of(arena, id)?;
+            if record.name_bytes(arena)? == key.as_bytes() {
+                return Ok(Some((id, record)));
             }
         }
     }

@@ -22,10 +22,10 @@ mod trie;
 
 pub use diff::{DIFF_HEADER_BYTES, Diff, ENTRY_BYTES, Entry, REMOVED};
 pub use keys::{
-    Directory, KEY_COUNT_ROOT, KeyId, RECORD_BYTES, TABLE_ROOT, directory_root, find, hash, name, record_at,
+    Directory, KEY_COUNT_ROOT, KeyId, RECORD_BYTES, Record, TABLE_ROOT, directory_root, find, hash, record_at,
 };
 pub use snapshot::Snapshot;
-pub use trie::{Link, NODE_WORDS, Node, Span, contains, highest_common, leaves, rank_of};
+pub use trie::{Link, NODE_WORDS, Node, Span, highest_common, leaves, rank_of};
 
 /// Where a writer stands among all writers. Descendants rank above their ancestors; between strangers
 /// the manifest decides.

@@ -1,10 +1,7 @@
 //! Reading the state as one node sees it. Takes no lock and never waits: what the coordinator writes
 //! meanwhile has ranks that are not in this context.
 
-use super::{
-    Context, Diff, Entry, KEY_COUNT_ROOT, KeyId, Link, Rank, contains, find, highest_common, leaves, name,
-    rank_of, record_at,
-};
+use super::{Context, Diff, Entry, KEY_COUNT_ROOT, KeyId, Link, Rank, Record, find, highest_common, leaves};
 use crate::arena::{ArenaError, ArenaReader, root_at};
 
 /// A context and the arena that it is in. Whoever reads needs a claim on the context, and must have
@@ -21,8 +18,8 @@ impl<'a> Snapshot<'a> {
     /// What a key is set to; `None` when no visible writer set it, or the last one removed it.
     #[inline]
     pub fn get(&self, key: &str) -> Result<Option<&'a [u8]>, ArenaError> {
-        let Some(key) = find(self.arena, key)? else { return Ok(None) };
-        match self.version(record_at(self.arena, key)?)? {
+        let Some((_, record)) = find(self.arena, key)? else { return Ok(None) };
+        match self.visible(record)? {
             Some(at) => Entry::at(self.arena, at)?.value(self.arena),
             None => Ok(None),
         }
@@ -31,9 +28,9 @@ impl<'a> Snapshot<'a> {
     /// Calls `f` with each key that is set and its value, once, by the rank of who set it and by key. The
     /// order depends on what is visible alone.
     pub fn iter(&self, mut f: impl FnMut(&'a str, &'a [u8])) -> Result<(), ArenaError> {
-        let mut visit = |record: u64, entry: Entry| {
+        let mut visit = |record: Record, entry: Entry| {
             if let Some(value) = entry.value(self.arena)? {
-                f(name(self.arena, record)?, value);
+                f(record.name(self.arena)?, value);
             }
             Ok(())
         };
@@ -42,12 +39,10 @@ impl<'a> Snapshot<'a> {
             return self.iter_keys(keys, visit);
         }
         self.each_writer(|diff| {
-            for at in diff.entries() {
-                let entry = Entry::at(self.arena, at)?;
-                let record = record_at(self.arena, entry.key)?;
-                let link = self.arena.load(record)?;
+            for (at, entry) in diff.entries(self.arena)? {
+                let record = Record::of(self.arena, entry.key)?;
                 // With one version there is nothing to look for: it is this one.
-                if link == Link::Leaf(at).word() || self.version(record)? == Some(at) {
+                if record.versions == Link::Leaf(at) || self.visible(record)? == Some(at) {
                     visit(record, entry)?;
                 }
             }
@@ -73,14 +68,10 @@ impl<'a> Snapshot<'a> {
         leaves(self.arena, Link::of(self.context.0), &mut |at| f(Diff::at(self.arena, at)?)).map(drop)
     }
 
-    /// The visible version of the key whose record is at an offset.
+    /// The version of a key that this context sees.
     #[inline]
-    fn version(&self, record: u64) -> Result<Option<u64>, ArenaError> {
-        let set = Link::of(self.context.0);
-        match Link::of(self.arena.load(record)?) {
-            Link::Leaf(at) => Ok(contains(self.arena, set, rank_of(self.arena, at)?)?.then_some(at)),
-            versions => highest_common(self.arena, set, versions),
-        }
+    fn visible(&self, record: Record) -> Result<Option<u64>, ArenaError> {
+        highest_common(self.arena, Link::of(self.context.0), record.versions)
     }
 
     /// When most versions are superseded, looking up each key costs less than walking over them all.
@@ -97,17 +88,17 @@ impl<'a> Snapshot<'a> {
     fn iter_keys(
         &self,
         keys: u32,
-        mut visit: impl FnMut(u64, Entry) -> Result<(), ArenaError>,
+        mut visit: impl FnMut(Record, Entry) -> Result<(), ArenaError>,
     ) -> Result<(), ArenaError> {
         let mut found = Vec::new();
         for key in (0..keys).map(KeyId) {
-            let record = record_at(self.arena, key)?;
-            if let Some(at) = self.version(record)? {
-                found.push((Entry::at(self.arena, at)?.rank, at, record));
+            let record = Record::of(self.arena, key)?;
+            if let Some(at) = self.visible(record)? {
+                found.push((at, record, Entry::at(self.arena, at)?));
             }
         }
         // Entries of one writer lie in one block, by key.
-        found.sort_unstable();
-        found.into_iter().try_for_each(|(_, at, record)| visit(record, Entry::at(self.arena, at)?))
+        found.sort_unstable_by_key(|(at, _, entry)| (entry.rank, *at));
+        found.into_iter().try_for_each(|(_, record, entry)| visit(record, entry))
     }
 }

@@ -175,18 +175,13 @@ fn leaf_of(arena: &ArenaReader, link: Link, rank: u64) -> Result<Option<u64>, Ar
     }
 }
 
-/// Whether a rank is in a set.
-#[inline]
-pub fn contains(arena: &ArenaReader, set: Link, rank: Rank) -> Result<bool, ArenaError> {
-    Ok(leaf_of(arena, set, rank.0)?.is_some())
-}
-
 /// The leaf in `of` of the highest rank that is also in `set`. Both are descended together, highest first:
 /// what costs is where they interleave without meeting, never how many there are.
+#[inline]
 pub fn highest_common(arena: &ArenaReader, set: Link, of: Link) -> Result<Option<u64>, ArenaError> {
     match (set, of) {
         (Link::Empty, _) | (_, Link::Empty) => Ok(None),
-        (set, Link::Leaf(at)) => Ok(contains(arena, set, rank_of(arena, at)?)?.then_some(at)),
+        (set, Link::Leaf(at)) => Ok(leaf_of(arena, set, rank_of(arena, at)?.0)?.map(|_| at)),
         (Link::Leaf(at), of) => leaf_of(arena, of, rank_of(arena, at)?.0),
         (Link::Node(a), Link::Node(b)) => highest_in_nodes(arena, Node::at(arena, a)?, Node::at(arena, b)?),
     }
@@ -226,15 +221,9 @@ fn highest_in_nodes(arena: &ArenaReader, a: Node, b: Node) -> Result<Option<u64>
         }
         Link::Leaf(at) => {
             let rank = rank_of(arena, at)?.0;
-            let Link::Leaf(found) = lower.lookup(arena, rank)? else { return Ok(None) };
-            Ok(Some(if a_above { found } else { at }))
+            let found = leaf_of(arena, lower.child(rank), rank)?;
+            Ok(found.map(|found| if a_above { found } else { at }))
         }
-    }
-}
-
-impl<'a> Node<'a> {
-    fn lookup(&self, arena: &'a ArenaReader, rank: u64) -> Result<Link, ArenaError> {
-        Ok(leaf_of(arena, self.child(rank), rank)?.map_or(Link::Empty, Link::Leaf))
     }
 }
 
