@@ -313,7 +313,7 @@ fn signed(rank: u64, key: usize) -> Vec<u8> {
 #[test]
 fn a_reader_never_sees_half_a_version_or_another_context() {
     const KEYS: usize = 40;
-    const STEPS: u64 = 600;
+    const STEPS: u64 = 300;
     let key = |key: usize| format!("key-{key}");
     let mut state = state();
     let arena = ArenaReader::read_only(state.arena().file()).unwrap();

@@ -172,7 +172,7 @@ mod tests {
         let mut last = (0, 0);
         for len in 1..=SMALL_MAX_BYTES {
             let class = size_class(len);
-            assert!(class.1 >= len && class.1 % 8 == 0, "{len}: {class:?}");
+            assert!(class.1 >= len && class.1.is_multiple_of(8), "{len}: {class:?}");
             assert!(class.1 - len <= (len / 8).max(7), "{len}: {class:?}");
             assert!(class == last || (class.0 == last.0 + 1 || len == 1) && class.1 > last.1, "{len}");
             last = class;
