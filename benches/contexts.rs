@@ -134,7 +134,7 @@ fn get(c: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     group.bench_function("first_touch", |b| {
         b.iter_custom(|times| {
-            (0..times).map(|time| first_touch(&state, context, &names[time as usize % KNOWN])).sum()
+            (0..times).map(|time| first_touch(&state, context, names[time as usize % KNOWN])).sum()
         });
     });
 }
