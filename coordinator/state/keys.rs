@@ -2,7 +2,7 @@
 
 use forkyard_shared::arena::{ArenaError, ArenaWriter, root_at};
 use forkyard_shared::context::{
-    KEY_COUNT_ROOT, KeyId, RECORD_BYTES, Record, TABLE_ROOT, directory_root, find, hash, record_at,
+    KEY_COUNT_ROOT, KeyId, RECORD_BYTES, Record, TABLE_ROOT, find, hash, place_of, record_at,
 };
 
 use super::epochs::Epochs;
@@ -63,7 +63,7 @@ fn fill_slot(arena: &mut ArenaWriter, table: u64, hash: u64, id: KeyId) -> Resul
 }
 
 fn new_record(arena: &mut ArenaWriter, id: KeyId) -> Result<u64, ArenaError> {
-    let place = directory_root(id);
+    let place = place_of(id);
     if place.index == 0 {
         let chunk = arena.alloc(place.records * RECORD_BYTES)?;
         arena.store(root_at(place.root), chunk);

@@ -123,6 +123,26 @@ fn a_context_that_names_nothing_is_an_error() {
     }
 }
 
+/// Whether a walk goes by writer or by key is decided by how many keys there are, also unseen ones.
+#[test]
+fn the_order_of_a_walk_depends_on_what_is_visible_alone() {
+    fn order(state: &State, context: Context) -> Vec<String> {
+        let mut keys = Vec::new();
+        state.snapshot(context).iter(|key, _| keys.push(key.to_string())).unwrap();
+        keys
+    }
+    let mut state = state();
+    let first = [set("d", "1"), set("b", "1"), set("c", "1")].concat();
+    let a = state.write(Context::EMPTY, Rank(1), &first).unwrap();
+    let b = state.write(a, Rank(2), &[set("d", "2"), set("a", "2")].concat()).unwrap();
+    let by_key = order(&state, b);
+    let unseen: Diff = (0..100).flat_map(|key| set(&format!("unseen-{key}"), "")).collect();
+    state.write(Context::EMPTY, Rank(3), &unseen).unwrap();
+    let by_writer = order(&state, b);
+    assert_eq!(by_key, ["b", "c", "a", "d"]);
+    assert_eq!(by_writer, by_key);
+}
+
 #[test]
 fn many_keys_and_many_writers_are_all_found() {
     let mut state = state();

@@ -29,9 +29,8 @@ const FIRST_CHUNK_RECORDS: u64 = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyId(pub u32);
 
-/// The chunk of the directory that holds a record: its root, how many records it has, and which of them
-/// this is.
-pub struct Directory {
+/// Where in the directory a record is.
+pub struct Place {
     /// The root of the chunk.
     pub root: usize,
     /// How many records the chunk has.
@@ -42,17 +41,17 @@ pub struct Directory {
 
 /// Where in the directory a key is.
 #[inline]
-pub fn directory_root(key: KeyId) -> Directory {
+pub fn place_of(key: KeyId) -> Place {
     let number = u64::from(key.0) + FIRST_CHUNK_RECORDS;
     let chunk = number.ilog2() - FIRST_CHUNK_RECORDS.ilog2();
     let records = FIRST_CHUNK_RECORDS << chunk;
-    Directory { root: DIRECTORY_ROOT + chunk as usize, records, index: number - records }
+    Place { root: DIRECTORY_ROOT + chunk as usize, records, index: number - records }
 }
 
 /// The offset of a key's record, which begins with the link to its versions.
 #[inline]
 pub fn record_at(arena: &ArenaReader, key: KeyId) -> Result<u64, ArenaError> {
-    let place = directory_root(key);
+    let place = place_of(key);
     Ok(arena.load(root_at(place.root))?.wrapping_add(place.index * RECORD_BYTES))
 }
 
@@ -126,4 +125,20 @@ pub fn hash(key: &str) -> u64 {
     };
     let hash = words.iter().fold(!(key.len() as u64), mix);
     mix(mix(hash, &last), &FACTOR.to_le_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_has_a_record_of_its_own_and_the_last_one_has_a_root() {
+        let mut next = (place_of(KeyId(0)).root, 0);
+        for key in (0..10_000).map(KeyId) {
+            let place = place_of(key);
+            assert_eq!((place.root, place.index), next, "{key:?}");
+            next = if place.index + 1 == place.records { (next.0 + 1, 0) } else { (next.0, next.1 + 1) };
+        }
+        assert!(place_of(KeyId(u32::MAX)).root < crate::arena::ROOTS);
+    }
 }

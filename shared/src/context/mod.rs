@@ -22,7 +22,7 @@ mod trie;
 
 pub use diff::{DIFF_HEADER_BYTES, Diff, ENTRY_BYTES, Entry, REMOVED};
 pub use keys::{
-    Directory, KEY_COUNT_ROOT, KeyId, RECORD_BYTES, Record, TABLE_ROOT, directory_root, find, hash, record_at,
+    KEY_COUNT_ROOT, KeyId, Place, RECORD_BYTES, Record, TABLE_ROOT, find, hash, place_of, record_at,
 };
 pub use snapshot::Snapshot;
 pub use trie::{Link, NODE_WORDS, Node, Span, highest_common, leaves, rank_of};

@@ -257,3 +257,28 @@ fn node_leaves<E: From<ArenaError>>(
     }
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_span_of_two_ranks_holds_both_and_tells_them_apart() {
+        let ranks = [0, 1, 63, 64, 1 << 32, (1 << 32) + 5, 2 << 32, 1 << 60, u64::MAX - 1, u64::MAX];
+        for (index, a) in ranks.into_iter().enumerate() {
+            for b in ranks.into_iter().skip(index + 1) {
+                let span = Span::joining(a, b);
+                assert_eq!(span, Span::joining(b, a));
+                assert!(span.holds(a) && span.holds(b) && span.holds(span.prefix()), "{a} {b}");
+                assert!(span.digit(a) < span.digit(b), "{a} {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_span_holds_no_more_than_its_digits_tell_apart() {
+        let span = Span::joining(64, 65);
+        assert!((64..128).all(|rank| span.holds(rank)));
+        assert!(![0, 63, 128, 64 + (1 << 32)].iter().any(|rank| span.holds(*rank)));
+    }
+}
