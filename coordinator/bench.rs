@@ -121,7 +121,7 @@ impl Log {
                 value,
                 duration: Duration::ZERO,
                 artifacts: Vec::new(),
-                wanted: false,
+                wanted: false, extra: Vec::new(),
             });
         }
         let start = Instant::now();

@@ -15,6 +15,7 @@ use forkyard_shared::ids::NodeId;
 use forkyard_shared::value::Kind;
 use forkyard_worker::Ops;
 
+use crate::engine::StateRead;
 use crate::nodes::Nodes;
 use crate::plan::{Arg, Detail, Over, Plan};
 use crate::store::DigestMemo;
@@ -46,6 +47,11 @@ enum Field {
     Salt = 13,
     /// The key of a node that must come before, but whose result is not read. In order of keys.
     Need = 14,
+    /// A key of the state and the digest of its value, or nothing where it is not set.
+    StateKey = 15,
+    StateValue = 16,
+    /// The digest of all of the state.
+    State = 17,
 }
 
 /// A finished node's result, as far as keys care.
@@ -208,6 +214,16 @@ impl<'a> Keys<'a> {
                     self.files.insert(node, files);
                 }
             }
+            for read in said.state {
+                let digest = read.digest.as_ref().map_or(&[][..], |digest| &digest.0);
+                match &read.name {
+                    Some(name) => {
+                        each(Field::StateKey, name.as_bytes());
+                        each(Field::StateValue, digest);
+                    }
+                    None => each(Field::State, digest),
+                }
+            }
             if let Some(salt) = said.salt {
                 each(Field::Salt, salt.as_bytes());
             }
@@ -280,6 +296,8 @@ pub(crate) struct Said<'a> {
     pub params: &'a [(String, Arg)],
     /// The item that it follows.
     pub followed: Option<NodeId>,
+    /// What it sees of the state.
+    pub state: &'a [StateRead],
     pub salt: Option<&'a str>,
 }
 
@@ -290,7 +308,7 @@ impl<'a> Said<'a> {
             Arg::Json(text) => Some(text.as_str()),
             _ => None,
         });
-        Said { params: detail.map_or(&[], |detail| &detail.params), salt, followed: None }
+        Said { params: detail.map_or(&[], |detail| &detail.params), salt, followed: None, state: &[] }
     }
 }
 

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use forkyard_shared::ids::{ArtifactId, NodeId, OpId};
+use forkyard_shared::protocol::Reads;
+use forkyard_worker::Ops;
 
 use crate::expr::{Expression, Template, Uses};
 use crate::graph::Graph;
@@ -55,6 +57,8 @@ pub(crate) struct Detail {
     pub estimate: Option<Duration>,
     /// Where relative paths of a command start.
     pub dir: PathBuf,
+    /// What of the state it reads.
+    pub state: Reads,
     /// Nodes whose results its expressions read, each once.
     pub reads: Vec<NodeId>,
     /// What it says about whether, when and how often it runs.
@@ -180,7 +184,8 @@ impl Detail {
     /// Whether its parameters are known before it is decided.
     pub fn is_known(&self) -> bool {
         let known = |arg: &Arg| matches!(arg, Arg::Json(_) | Arg::Result(_));
-        self.params.iter().all(|(_, arg)| known(arg)) && self.salt.as_ref().is_none_or(known)
+        let reads_nothing = self.state == Reads::Nothing;
+        reads_nothing && self.params.iter().all(|(_, arg)| known(arg)) && self.salt.as_ref().is_none_or(known)
     }
 }
 
@@ -238,6 +243,14 @@ impl Plan {
         // Most manifests have few details, or none.
         let nodes = if self.details.is_empty() { 0 } else { self.len() };
         (0..nodes).map(NodeId::new).filter_map(|node| Some((node, self.flow(node)?)))
+    }
+
+    /// Whether there is any state: a node that publishes, reads or may write.
+    pub fn uses_state(&self, ops: &Ops) -> bool {
+        let publishes = self.flows().any(|(_, flow)| !flow.publish.is_empty());
+        let reads = self.details.iter().any(|detail| detail.state != Reads::Nothing);
+        let ops_of_state: Vec<bool> = ops.ids().map(|op| ops.get(op).signature().state).collect();
+        publishes || reads || self.ops.iter().any(|op| ops_of_state[op.index()])
     }
 
     /// Whether a stored result of the node will do.

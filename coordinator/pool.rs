@@ -117,10 +117,10 @@ impl Pool {
     pub fn set_up(
         &self,
         setup: Setup,
-        lock: &impl AsFd,
+        (lock, arena): (&impl AsFd, &impl AsFd),
         artifacts: Vec<(ArtifactSetup, Vec<OwnedFd>)>,
     ) -> io::Result<()> {
-        self.tell(&ToZygote::Setup(setup), &[lock.as_fd(), self.pulses.file().as_fd()])?;
+        self.tell(&ToZygote::Setup(setup), &[lock.as_fd(), self.pulses.file().as_fd(), arena.as_fd()])?;
         for (artifact, fds) in artifacts {
             let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
             self.tell(&ToZygote::Artifact(artifact), &fds)?;

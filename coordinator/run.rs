@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
+use std::fs::File;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
 
+use forkyard_shared::arena::ArenaWriter;
 use forkyard_shared::digest::Digest;
 use forkyard_shared::ids::{ArtifactId, NodeId};
 use forkyard_shared::protocol::{FromZygote, Setup, ToCoordinator};
@@ -14,7 +16,7 @@ use nix::sys::signal::Signal;
 
 use crate::artifacts::{ArtifactProblem, OpenArtifact};
 use crate::cost::Costs;
-use crate::engine::{Engine, Progressing};
+use crate::engine::{Contexts, Engine, Progressing};
 use crate::init::Runtime;
 use crate::key::Keys;
 use crate::manifest::{self, ManifestError, OnFailure, nearest};
@@ -181,11 +183,15 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     let mut pool =
         Pool::new(zygote, workers).map_err(|error| RunError::Pool(format!("start the pool: {error}")))?;
 
+    let internal = |error: std::io::Error| RunError::Pool(format!("make shared memory: {error}"));
+    let arena = ArenaWriter::new().map_err(internal)?;
+    let contexts = Contexts::new(&plan, ops, arena).map_err(RunError::Pool)?;
+    let arena = contexts.arena().file().try_clone().map_err(internal)?;
     let mut memo = DigestMemo::open(&dir.path).stop_when(pool.interrupted());
     // A file that is read for the first time is mapped before it is hashed: its pages come in large.
     let mut mapped = false;
     if artifacts.iter().any(|artifact| !artifact.digest_is_known(&memo)) {
-        attach(&artifacts, (&dir, layout), lock, &pool)?;
+        attach(&artifacts, (&dir, layout), lock, contexts.arena().file(), &pool)?;
         mapped = true;
     }
     let digests =
@@ -230,7 +236,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     };
     let mut attach_late = |pool: &Pool, report: &mut Report| {
         if !mapped {
-            attach(&artifacts, (&dir, layout), lock, pool)?;
+            attach(&artifacts, (&dir, layout), lock, &arena, pool)?;
         }
         tell_mapped(&artifacts, &digests, report);
         Ok(())
@@ -243,6 +249,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         limits: Limits { on_failure, max_failures, refresh },
         scheduler,
         keys,
+        contexts,
         costs,
         reader,
         writer,
@@ -344,6 +351,7 @@ fn attach(
     artifacts: &[OpenArtifact],
     (dir, layout): (&StoreDir, Layout),
     lock: &Lock,
+    arena: &File,
     pool: &Pool,
 ) -> Result<(), RunError> {
     let pool_error = |error: std::io::Error| RunError::of_pool("hand the artifacts to the zygote", &error);
@@ -354,7 +362,7 @@ fn attach(
         blobs_dir: absolute(dir.worker_blobs_dir(layout)).map_err(pool_error)?,
     };
     let setups = artifacts.iter().map(OpenArtifact::setup).collect::<Result<_, _>>().map_err(pool_error)?;
-    pool.set_up(setup, lock, setups).map_err(pool_error)?;
+    pool.set_up(setup, (lock, arena), setups).map_err(pool_error)?;
     loop {
         match pool.next(None).map_err(RunError::Internal)? {
             Some(Event::Message(ToCoordinator::Zygote(FromZygote::Ready(Ok(()))))) => break,

@@ -8,6 +8,7 @@ use forkyard_shared::ids::{ArtifactId, NodeId, WorkerId};
 use forkyard_worker::Ops;
 
 use super::cache::Cache;
+use super::contexts::Contexts;
 use super::evaluate::Resolved;
 use super::family::Family;
 use super::gates::Gates;
@@ -36,6 +37,7 @@ pub(crate) struct Engine<'a> {
     pub limits: Limits,
     pub scheduler: Scheduler<'a>,
     pub keys: Keys<'a>,
+    pub contexts: Contexts,
     pub costs: Costs,
     pub reader: Reader,
     pub writer: Writer,

@@ -4,6 +4,7 @@ use forkyard_shared::blob;
 use forkyard_shared::ids::NodeId;
 use forkyard_shared::value::Kind;
 
+use super::contexts::StateRead;
 use super::core::Engine;
 use super::family::Source;
 use super::results::{At, Unread};
@@ -18,6 +19,7 @@ use crate::store::Outcome;
 pub(super) struct Resolved {
     pub(super) params: Vec<(String, Arg)>,
     pub(super) salt: Option<String>,
+    pub(super) state: Vec<StateRead>,
 }
 
 /// Why an expression has no value.
@@ -62,7 +64,8 @@ impl Engine<'_> {
             Some(Arg::Json(text)) => Some(text.clone()),
             _ => None,
         };
-        self.state.resolved.insert(node, Resolved { params, salt });
+        let state = self.state_reads(node)?;
+        self.state.resolved.insert(node, Resolved { params, salt, state });
         Ok(())
     }
 
@@ -115,10 +118,15 @@ impl Engine<'_> {
         found.ok_or_else(|| Unknown::Wrong(format!("BUG: there is no node {id}")))
     }
 
-    fn set_vars(&mut self, _node: NodeId, uses: &Uses, scope: &mut Scope) -> Result<(), Unknown> {
-        for (name, json) in &self.nodes.plan.vars {
-            if uses.all_vars || uses.vars.contains(name) {
-                scope.var(name, json.as_bytes())?;
+    fn set_vars(&mut self, node: NodeId, uses: &Uses, scope: &mut Scope) -> Result<(), Unknown> {
+        if uses.all_vars {
+            for (name, json) in self.vars(node)? {
+                scope.var(&name, &json)?;
+            }
+        }
+        for name in &uses.vars {
+            if let Some(json) = self.var(node, name)? {
+                scope.var(name, &json)?;
             }
         }
         Ok(())

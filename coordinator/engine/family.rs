@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 
 use forkyard_shared::digest::{Digest, Hasher};
 use forkyard_shared::ids::NodeId;
+use forkyard_shared::protocol::Writes;
 use forkyard_shared::value::{Kind, NULL_DIGEST};
 
 use super::core::Engine;
@@ -31,6 +32,8 @@ pub(super) struct Family {
     failed: usize,
     /// Why the first item that failed did.
     first_failure: Option<(u32, String)>,
+    /// What each item publishes, in the order of the words.
+    published: Vec<Vec<Option<Vec<u8>>>>,
     /// No more items are started.
     stopped: bool,
     closed: bool,
@@ -62,6 +65,7 @@ impl Family {
             ran: false,
             failed: 0,
             first_failure: None,
+            published: Vec::new(),
             stopped: false,
             closed: false,
         }
@@ -100,6 +104,12 @@ impl Engine<'_> {
             Source::Repeat => None,
             _ => Some(family.items.iter().map(done).collect()),
         }
+    }
+
+    /// All nodes that stand for a node's items or iterations.
+    pub(super) fn all_units(&self, node: NodeId) -> Vec<NodeId> {
+        let items = self.state.families.get(&node).map_or(&[][..], |family| &family.items);
+        items.iter().flatten().map(|unit| unit.node).collect()
     }
 
     /// The node that a node's result comes from: the winner of a race, the last iteration.
@@ -186,6 +196,41 @@ impl Engine<'_> {
         }
         self.state.families.get_mut(&of).expect("BUG: an item of nothing").put(index, node);
         node
+    }
+
+    /// What an item publishes.
+    pub(super) fn put_published(&mut self, node: NodeId, values: Vec<Option<Vec<u8>>>) {
+        let Some(Item { of, index }) = self.nodes.item(node) else { return };
+        let Some(family) = self.state.families.get_mut(&of) else { return };
+        let index = index as usize;
+        if family.published.len() <= index {
+            family.published.resize(index + 1, Vec::new());
+        }
+        family.published[index] = values;
+    }
+
+    /// What all items publish, a list for each name: null where an item has nothing to say.
+    pub(super) fn published_lists<'n>(
+        &mut self,
+        node: NodeId,
+        names: impl Iterator<Item = &'n String>,
+    ) -> Writes {
+        let Some(family) = self.state.families.get_mut(&node) else { return Writes::new() };
+        let published = std::mem::take(&mut family.published);
+        let items = family.items.len();
+        let list = |(at, name): (usize, &String)| {
+            let value = |item: usize| published.get(item).and_then(|values| values.get(at)?.as_deref());
+            let mut list = vec![b'['];
+            for item in 0..items {
+                if item > 0 {
+                    list.push(b',');
+                }
+                list.extend(value(item).unwrap_or(b"null"));
+            }
+            list.push(b']');
+            (name.clone(), Some(list))
+        };
+        names.enumerate().map(list).collect()
     }
 
     /// An item is settled.
@@ -290,7 +335,7 @@ impl Engine<'_> {
         self.keys.set(node, keys.finish());
         let digest: Digest = results.finish();
         self.keep(node, ResultId { kind: Kind::Json, digest }, None, At::Unknown);
-        self.finish(node, outcome, None, None, None);
+        self.finish(node, outcome, Writes::new(), None, None, None);
     }
 
     /// An iteration is settled: it was the last, or there is another.
@@ -350,6 +395,6 @@ impl Engine<'_> {
             let id = held.id;
             self.keep(of, id, None, At::Unknown);
         }
-        self.finish(of, outcome, None, None, None);
+        self.finish(of, outcome, Writes::new(), None, None, None);
     }
 }

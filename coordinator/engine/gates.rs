@@ -98,6 +98,7 @@ impl Engine<'_> {
 
     /// The node is not running any more: others may.
     pub(super) fn leave(&mut self, node: NodeId) {
+        self.contexts.read(node);
         let gates = &mut self.state.gates;
         if gates.inside.is_empty() || !gates.inside.remove(&node) {
             return;

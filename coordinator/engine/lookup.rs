@@ -13,7 +13,7 @@ use super::results::At;
 use crate::key::{ResultId, Said};
 use crate::run::RunError;
 use crate::schedule::State;
-use crate::store::{Lost, Outcome, Record};
+use crate::store::{Extra, Lost, Outcome, Record};
 
 /// Fresh nodes looked up in one turn: messages are not kept waiting for longer.
 const LOOK_UPS_A_TURN: usize = 4096;
@@ -71,7 +71,8 @@ impl Engine<'_> {
         let followed = self.followed(node);
         let said = match self.state.resolved.get(&node) {
             Some(resolved) => {
-                Said { params: &resolved.params, salt: resolved.salt.as_deref(), followed }
+                let salt = resolved.salt.as_deref();
+                Said { params: &resolved.params, salt, followed, state: &resolved.state }
             }
             None => Said { followed, ..Said::of(self.nodes.detail(node)) },
         };
@@ -99,7 +100,8 @@ impl Engine<'_> {
 
     pub(super) fn on_stored(&mut self, node: NodeId, record: Record) {
         let (digest, bytes) = (record.digest, record.len);
+        let extra = Extra::decode(&record.extra).unwrap_or_default();
         self.keep(node, ResultId { kind: record.kind, digest }, None, At::Key);
-        self.finish(node, Outcome::Cached, None, Some((digest, bytes)), None);
+        self.finish(node, Outcome::Cached, extra.writes, None, Some((digest, bytes)), None);
     }
 }

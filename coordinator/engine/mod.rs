@@ -7,6 +7,7 @@
 //! - Wait for the next message or timer, and act on it.
 
 mod cache;
+mod contexts;
 mod core;
 mod deaths;
 mod decide;
@@ -15,9 +16,11 @@ mod evaluate;
 mod family;
 mod gates;
 mod lookup;
+mod publish;
 mod race;
 mod results;
 mod returns;
 mod time;
 
+pub(crate) use contexts::{Contexts, StateRead};
 pub(crate) use core::{Engine, Progressing};

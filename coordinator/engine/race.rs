@@ -7,6 +7,7 @@ use std::fs;
 
 use forkyard_shared::digest::{Digest, Hasher};
 use forkyard_shared::ids::NodeId;
+use forkyard_shared::protocol::Writes;
 use forkyard_shared::value::{Body, Kind, Value};
 use std::time::Duration;
 
@@ -65,7 +66,7 @@ impl Engine<'_> {
                 value,
                 duration,
                 artifacts: Vec::new(),
-                wanted: false,
+                wanted: false, extra: Vec::new(),
             });
         }
         self.state.alias.insert(race, winner);
@@ -77,7 +78,7 @@ impl Engine<'_> {
             State::Settled(Outcome::Cached) => Outcome::Cached,
             _ => Outcome::Ran,
         };
-        self.finish(race, outcome, None, None, None);
+        self.finish(race, outcome, Writes::new(), None, None, None);
         for &loser in flow.race.iter().filter(|member| **member != winner) {
             self.lose(loser);
         }

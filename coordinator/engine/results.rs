@@ -170,7 +170,10 @@ impl Engine<'_> {
             artifact_results.push((self.nodes.name(*producer).to_string(), self.result_param(*producer)?));
         }
         let artifacts = self.nodes.artifacts(node).to_vec();
+        let (context, reads) = self.shown(node);
         Ok(Task {
+            context,
+            reads,
             node,
             op: self.nodes.op(node),
             attempt: self.scheduler.attempt(node),

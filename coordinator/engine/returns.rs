@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use forkyard_shared::blob;
 use forkyard_shared::digest::Digest;
 use forkyard_shared::ids::{NodeId, WorkerId};
-use forkyard_shared::protocol::{Cause, Completion, Failure, FromWorker};
+use forkyard_shared::protocol::{Cause, Completion, Failure, FromWorker, Writes};
 use forkyard_shared::value::{Body, Value};
 
 use super::core::{Engine, NOT_RUN};
@@ -18,7 +18,7 @@ use crate::plan::Retry;
 use crate::report::Ran;
 use crate::run::{Ending, RunError};
 use crate::schedule::{State, Trouble, Verdict};
-use crate::store::{NewResult, NewValue, Outcome};
+use crate::store::{Extra, NewResult, NewValue, Outcome};
 use crate::timers::Timer;
 
 impl Engine<'_> {
@@ -40,7 +40,7 @@ impl Engine<'_> {
     }
 
     pub(super) fn on_completion(&mut self, worker: WorkerId, completion: Completion) {
-        let Completion { node, started_ns, duration_ns, outcome, log } = completion;
+        let Completion { node, started_ns, duration_ns, outcome, writes, log } = completion;
         let ran = Ran { worker, started_ns, duration_ns };
         self.costs.learn(self.nodes.op(node), duration_ns as f64 / 1e9);
         self.leave(node);
@@ -57,12 +57,12 @@ impl Engine<'_> {
                 self.tell(node, Outcome::Cancelled, None, None, Some(why));
                 self.blocked(node, blocked);
             }
-            Ok(value) => self.on_result(node, value, ran, log),
+            Ok(value) => self.on_result(node, value, writes, ran, log),
             Err(failure) => self.on_failure(node, failure, ran, log),
         }
     }
 
-    pub(super) fn on_result(&mut self, node: NodeId, value: Value, ran: Ran, log: Vec<u8>) {
+    pub(super) fn on_result(&mut self, node: NodeId, value: Value, writes: Writes, ran: Ran, log: Vec<u8>) {
         let (kind, digest, len) = (value.kind, value.digest, value.len());
         let changed = self.keys.changed_file(node);
         if changed.is_some() {
@@ -97,15 +97,23 @@ impl Engine<'_> {
             let key = self.keys.of(node);
             let duration = Duration::from_nanos(ran.duration_ns);
             let artifacts = self.nodes.artifacts(node).to_vec();
-            self.writer.put(NewResult { node, key, kind, digest, value: new, duration, artifacts, wanted });
+            let extra = Extra { writes: writes.clone() }.encode();
+            self.writer.put(NewResult { node, key, kind, digest, value: new, duration, artifacts, wanted, extra });
         }
-        self.finish(node, Outcome::Ran, Some((ran, log)), Some((digest, len)), not_kept.as_deref());
+        self.finish(
+            node,
+            Outcome::Ran,
+            writes.clone(),
+            Some((ran, log)),
+            Some((digest, len)),
+            not_kept.as_deref(),
+        );
         for other in same {
             self.keep(other, id, bytes.clone(), At::Unknown);
             if wanted {
                 self.state.same.entry(node).or_default().push(other);
             }
-            self.finish(other, Outcome::Cached, None, Some((digest, len)), None);
+            self.finish(other, Outcome::Cached, writes.clone(), None, Some((digest, len)), None);
         }
     }
 
@@ -114,11 +122,14 @@ impl Engine<'_> {
         &mut self,
         node: NodeId,
         outcome: Outcome,
+        writes: Writes,
         ran: Option<(Ran, Vec<u8>)>,
         value: Option<(Digest, u64)>,
         not_kept: Option<&str>,
     ) {
-        let why = match self.route(node) {
+        let followed = self.route(node).and_then(|()| self.publish(node, writes));
+        let followed = followed.and_then(|writes| self.hand_on(node, &writes));
+        let why = match followed {
             Ok(()) => {
                 self.scheduler.done(node, outcome);
                 self.tell(node, outcome, ran, value, not_kept);
@@ -136,6 +147,11 @@ impl Engine<'_> {
     /// What follows when a node is settled, for those that it is a part of.
     pub(super) fn after(&mut self, node: NodeId, outcome: Outcome, error: Option<&str>) {
         self.state.resolved.remove(&node);
+        if !outcome.is_done() {
+            // What its ancestors wrote is there for those that accept that it did not succeed.
+            self.hand_on(node, &Writes::new()).ok();
+        }
+        self.look_away(node);
         if outcome.is_done() {
             self.reach_goal(node);
         } else if outcome != Outcome::Skipped && self.state.races.contains_key(&node) {

@@ -9,7 +9,7 @@ use super::{Expression, Scope, Uses, has_expression};
 pub(crate) enum Template {
     /// Canonical JSON text.
     Json(String),
-    Expression(Expression),
+    Expression(Box<Expression>),
     List(Vec<Template>),
     /// By name, sorted.
     Table(Vec<(String, Template)>),
@@ -36,7 +36,7 @@ impl Template {
         let template = match value {
             Value::String(text) if has_expression(text) => {
                 let wrong = |why| TemplateFault { path: Vec::new(), why };
-                Template::Expression(Expression::compile(text).map_err(wrong)?)
+                Template::Expression(Box::new(Expression::compile(text).map_err(wrong)?))
             }
             Value::Array(items) => {
                 let items = items.iter().enumerate();

@@ -28,6 +28,8 @@ pub(super) struct Builder<'a> {
     artifacts: Vec<ArtifactEntry>,
     problems: Vec<Problem>,
     vars: BTreeMap<String, String>,
+    /// Whether some op may set variables that nobody knows of.
+    any_write: bool,
     groups: Vec<(String, GroupLimits)>,
 
     names: Names,
@@ -54,6 +56,7 @@ impl<'a> Builder<'a> {
             artifacts: Vec::new(),
             problems: Vec::new(),
             vars: BTreeMap::new(),
+            any_write: false,
             groups: Vec::new(),
             names: Names::default(),
             ops: Vec::new(),
@@ -142,6 +145,7 @@ impl<'a> Builder<'a> {
         };
         let signature = self.ops_known.get(op_id).signature();
         let needs_nothing = signature.params.is_some_and(|specs| specs.iter().all(|spec| !spec.required));
+        self.any_write |= signature.state;
         let says_more = !fields.is_empty() || !needs_nothing;
         let parsed = says_more.then(|| node::parse(op, signature, fields, &self.dir)).transpose()?;
         if let Err(first) = self.names.insert(id) {
@@ -274,7 +278,9 @@ impl<'a> Builder<'a> {
     ) -> Detail {
         let Parsed { mut detail, artifacts, artifact_results, results, uses, flow } = parsed;
         for uses in [&uses, &flow.uses, &flow.items] {
-            let unknown = |name: &&String| !self.vars.contains_key(*name) && !published.contains(*name);
+            let unknown = |name: &&String| {
+                !self.any_write && !self.vars.contains_key(*name) && !published.contains(*name)
+            };
             if let Some(name) = uses.vars.iter().find(unknown) {
                 let known = self.vars.keys().chain(published).map(String::as_str);
                 let hint = did_you_mean(name, known);
@@ -351,6 +357,7 @@ impl<'a> Builder<'a> {
                 && uses.outcomes.is_empty()
                 && uses.names.is_empty()
                 && !uses.all_vars
+                && (uses.vars.is_empty() || !self.any_write)
                 && uses.vars.iter().all(|name| self.vars.contains_key(name) && !published.contains(name))
         };
         let mut scope = Scope::default();

@@ -9,7 +9,7 @@ use crate::expr::{Expression, Template, Uses};
 use crate::plan::{Fan, Flow, GroupLimits, OnItemFailure, Over, Repeat};
 
 /// The keys that are read here.
-pub(super) const KEYS: [&str; 15] = [
+pub(super) const KEYS: [&str; 14] = [
     "when",
     "when_skipped",
     "after",
@@ -24,7 +24,6 @@ pub(super) const KEYS: [&str; 15] = [
     "route",
     "race",
     "repeat",
-    "reads",
 ];
 
 /// What these words said about one node, with names where the plan has numbers.
@@ -124,7 +123,7 @@ impl ParsedFlow {
                 self.uses.add(repeat.until.uses());
                 self.flow.repeat = Some(repeat);
             }
-            _ => return Err(Fault::at(key, format!("`{key}` is not known yet"))),
+            _ => unreachable!("BUG: {key} is none of these words"),
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use forkyard_shared::protocol::Reads;
 use forkyard_worker::params::{Artifacts, ParamKind, ParamSpec, Signature};
 use serde_json::{Map, Value};
 
@@ -13,7 +14,7 @@ use crate::expr::{Expression, Template, Uses};
 use crate::plan::{Arg, Detail, Retry};
 
 /// The keys that every node may have; parameters of some ops stand beside them.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "id",
     "op",
     "needs",
@@ -26,6 +27,7 @@ const KEYS: [&str; 12] = [
     "salt",
     "priority",
     "estimate",
+    "reads",
 ];
 
 /// What was found besides the detail itself, by name: the builder knows what these names mean.
@@ -60,6 +62,7 @@ pub(super) fn parse(
             priority: 0,
             estimate: None,
             dir: dir.into(),
+            state: Reads::Nothing,
             reads: Vec::new(),
             flow: None,
         },
@@ -140,6 +143,10 @@ impl Parsed {
             _ if beside.iter().any(|spec| spec.name == key) => {
                 self.param(op, signature.params, key, value)?
             }
+            "reads" if !signature.state => {
+                return Err(Fault::at(key, format!("`{op}` does not read the state; expressions do, with vars.NAME")));
+            }
+            "reads" => detail.state = reads(&value).ok_or_else(|| wrong("\"state\", or a list of keys"))?,
             _ if flow::KEYS.contains(&key) => self.flow.word(key, &value)?,
             _ => {
                 let known = KEYS.into_iter().chain(flow::KEYS).chain(beside.iter().map(|spec| spec.name));
@@ -279,6 +286,19 @@ impl Parsed {
 fn is_item(text: &str) -> bool {
     let inner = text.trim().strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}"));
     inner.is_some_and(|inner| inner.trim() == "item")
+}
+
+fn reads(value: &Value) -> Option<Reads> {
+    match value {
+        Value::String(word) if word == "state" => Some(Reads::All),
+        Value::Array(keys) => {
+            let mut keys: Vec<String> = keys.iter().map(|key| key.as_str().map(String::from)).collect::<Option<_>>()?;
+            keys.sort();
+            keys.dedup();
+            Some(if keys.is_empty() { Reads::Nothing } else { Reads::Keys(keys) })
+        }
+        _ => None,
+    }
 }
 
 /// What a parameter of this name may be.

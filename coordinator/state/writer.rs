@@ -109,6 +109,11 @@ impl State {
         Ok(Context(context))
     }
 
+    /// Whether a writer of this rank has written.
+    pub fn has_written(&self, rank: Rank) -> bool {
+        self.wrote.contains(&rank)
+    }
+
     /// Puts the diff of a writer, and adds its entries to the versions of their keys.
     fn put(&mut self, rank: Rank, writes: &Writes) -> Result<u64, ArenaError> {
         let arena = &mut self.arena;

@@ -29,6 +29,8 @@ pub(crate) struct NewResult {
     pub artifacts: Vec<ArtifactId>,
     /// Whether other nodes may read it in this run.
     pub wanted: bool,
+    /// What the node did besides: an encoded [`super::record::Extra`].
+    pub extra: Vec<u8>,
 }
 
 /// Where the value of a [`NewResult`] is.
@@ -48,7 +50,8 @@ impl NewResult {
             NewValue::File { len } => *len,
         };
         let duration_us = self.duration.as_micros() as u64;
-        Record { kind: self.kind, digest: self.digest, place, len, duration_us, run }
+        let extra = self.extra.clone();
+        Record { kind: self.kind, digest: self.digest, place, len, duration_us, run, extra }
     }
 }
 

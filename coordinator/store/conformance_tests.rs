@@ -67,7 +67,7 @@ impl Store {
             value,
             duration,
             artifacts: Vec::new(),
-            wanted: false,
+            wanted: false, extra: Vec::new(),
         }
     }
 

@@ -48,7 +48,7 @@ pub(crate) use gc::{Keep, plan as plan_gc};
 pub(crate) use journal::{JournalEntry, Outcome, read_journal};
 pub(crate) use lock::{Lock, holder};
 pub(crate) use reader::{Lost, Reader};
-pub(crate) use record::{Place, Record};
+pub(crate) use record::{Extra, Place, Record};
 pub(crate) use runs::{RunDir, RunHeader, RunSummary, latest_summary};
 pub(crate) use verify::verify;
 pub(crate) use writer::{Writer, WriterSettings};

@@ -1,9 +1,10 @@
 //! A stored result, as bytes. The format is part of the store's version.
 //!
 //! ```text
-//!   0   version << 4 | place     version 1; place 0 inline, 1 row, 2 file
+//!   0   version << 4 | place     version 1; place 0 inline, 1 row, 2 file; + 4: there is more than the value
 //!   1   kind                     0 JSON, 1 bytes, 2 text
 //!   2   run, duration in us, length in bytes            three LEB128 numbers
+//!       with + 4: the length of what more there is, and that
 //!       inline: the bytes  |  row: LEB128 row, 32-byte digest  |  file: 32-byte digest
 //!  -8   check: the first 8 bytes of SHA-256(key, everything above)
 //! ```
@@ -11,7 +12,9 @@
 //! The check makes a damaged row a miss and never a wrong hit; the digest of an inline value is that of
 //! its bytes.
 
+use bincode::{Decode, Encode, config};
 use forkyard_shared::digest::{Digest, Hasher};
+use forkyard_shared::protocol::Writes;
 use forkyard_shared::value::{Kind, NULL_DIGEST};
 
 /// A stored result.
@@ -26,6 +29,33 @@ pub(crate) struct Record {
     pub duration_us: u64,
     /// The run that computed it.
     pub run: u64,
+    /// What the node did besides: see [`Extra`].
+    pub extra: Vec<u8>,
+}
+
+/// What belongs to a result besides its value.
+#[derive(Debug, Default, PartialEq, Encode, Decode)]
+pub(crate) struct Extra {
+    /// What the node wrote to the state.
+    pub writes: Writes,
+}
+
+impl Extra {
+    /// Its bytes; none if there is nothing.
+    pub fn encode(&self) -> Vec<u8> {
+        if *self == Extra::default() {
+            return Vec::new();
+        }
+        bincode::encode_to_vec(self, config::standard()).expect("BUG: a vector takes everything")
+    }
+
+    /// Reads what [`Extra::encode`] wrote; `None` when it is damaged.
+    pub fn decode(bytes: &[u8]) -> Option<Extra> {
+        if bytes.is_empty() {
+            return Some(Extra::default());
+        }
+        bincode::decode_from_slice(bytes, config::standard()).ok().map(|(extra, _)| extra)
+    }
 }
 
 /// Where the bytes of a value are.
@@ -40,6 +70,7 @@ pub(crate) enum Place {
 }
 
 const VERSION: u8 = 1;
+const MORE: u8 = 4;
 const CHECK_BYTES: usize = 8;
 
 impl Record {
@@ -51,9 +82,14 @@ impl Record {
             Place::Row(_) => 1,
             Place::File => 2,
         };
-        out.extend([VERSION << 4 | place, self.kind.code()]);
+        let more = if self.extra.is_empty() { 0 } else { MORE };
+        out.extend([VERSION << 4 | more | place, self.kind.code()]);
         for number in [self.run, self.duration_us, self.len] {
             put_number(&mut out, number);
+        }
+        if !self.extra.is_empty() {
+            put_number(&mut out, self.extra.len() as u64);
+            out.extend(&self.extra);
         }
         match &self.place {
             Place::Inline(bytes) => out.extend(bytes),
@@ -81,14 +117,20 @@ impl Record {
         let kind = Kind::from_code(kind)?;
         let mut number = || take_number(&mut rest);
         let (run, duration_us, len) = (number()?, number()?, number()?);
-        let (place, digest) = match head & 15 {
+        let mut extra = Vec::new();
+        if head & MORE != 0 {
+            let len = usize::try_from(take_number(&mut rest)?).ok()?;
+            let (bytes, after) = rest.split_at_checked(len)?;
+            (extra, rest) = (bytes.to_vec(), after);
+        }
+        let (place, digest) = match head & 3 {
             0 if rest == b"null" => (Place::Inline(rest.to_vec()), NULL_DIGEST),
             0 => (Place::Inline(rest.to_vec()), Digest::of(rest)),
             1 => (Place::Row(take_number(&mut rest)? as i64), Digest(rest.try_into().ok()?)),
             2 => (Place::File, Digest(rest.try_into().ok()?)),
             _ => return None,
         };
-        Some(Record { kind, digest, place, len, duration_us, run })
+        Some(Record { kind, digest, place, len, duration_us, run, extra })
     }
 }
 
@@ -127,7 +169,7 @@ mod tests {
     use super::*;
 
     fn record(place: Place, digest: Digest, len: u64) -> Record {
-        Record { kind: Kind::Json, digest, place, len, duration_us: 300, run: 7 }
+        Record { kind: Kind::Json, digest, place, len, duration_us: 300, run: 7, extra: Vec::new() }
     }
 
     #[test]
@@ -138,6 +180,7 @@ mod tests {
             record(Place::Inline(b"[1,2]".to_vec()), Digest::of(b"[1,2]"), 5),
             record(Place::Row(123_456), Digest::of(b"row"), 1 << 14),
             record(Place::File, Digest::of(b"file"), u64::MAX),
+            Record { extra: vec![7; 300], ..record(Place::Row(5), Digest::of(b"row"), 9) },
         ] {
             assert_eq!(Record::decode(key, &record.encode(key)), Some(record));
         }

@@ -23,12 +23,15 @@ use crate::ids::{ArtifactId, NodeId, OpId, WorkerId};
 use crate::value::{Kind, Value};
 
 /// A worker sends what it has as soon as that is more than this many bytes. With one more completion
-/// of at most [`crate::value::INLINE_MAX_BYTES`] and [`LOG_MAX_BYTES`] a frame stays below the 212,992
-/// bytes of a packet.
+/// of at most [`crate::value::INLINE_MAX_BYTES`], [`LOG_MAX_BYTES`] and [`STATE_MAX_BYTES`] a frame stays below the
+/// 212,992 bytes of a packet.
 pub const FLUSH_BYTES: usize = 64 << 10;
 
 /// What is kept of a command's stderr.
 pub const LOG_MAX_BYTES: usize = 32 << 10;
+
+/// What one task may write to the state.
+pub const STATE_MAX_BYTES: usize = 60 << 10;
 
 /// What is kept of an error message.
 pub const ERROR_MAX_BYTES: usize = 8 << 10;
@@ -36,7 +39,7 @@ pub const ERROR_MAX_BYTES: usize = 8 << 10;
 /// Coordinator to zygote. Descriptors travel beside it, in the order given.
 #[derive(Debug, Encode, Decode)]
 pub enum ToZygote {
-    /// What every worker of this run is to know. Descriptors: the store's lock, the pulse board.
+    /// What every worker of this run is to know. Descriptors: the store's lock, the pulse board, the arena.
     Setup(Setup),
     /// One artifact. Descriptors: its file, then its offset table if it has one.
     Artifact(ArtifactSetup),
@@ -107,9 +110,28 @@ pub struct Task {
     pub artifacts: Vec<ArtifactId>,
     /// Results of other nodes that it takes as artifacts, by the nodes' names.
     pub artifact_results: Vec<(String, Param)>,
+    /// The state that it sees: a [`crate::context::Context`].
+    pub context: u64,
+    /// What of that it may read.
+    pub reads: Reads,
     /// Whether somebody needs a large result as a file, so that it must not be packed.
     pub plain: bool,
 }
+
+/// Which keys of the state a task may read.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+pub enum Reads {
+    /// None.
+    #[default]
+    Nothing,
+    /// These.
+    Keys(Vec<String>),
+    /// All of them.
+    All,
+}
+
+/// What a task wrote to the state: JSON text by key, or nothing where it removed one. By key.
+pub type Writes = Vec<(String, Option<Vec<u8>>)>;
 
 /// A parameter of a task.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
@@ -181,6 +203,8 @@ pub struct Completion {
     pub duration_ns: u64,
     /// What it returned, or the error's text.
     pub outcome: Result<Value, Failure>,
+    /// What it wrote to the state.
+    pub writes: Writes,
     /// What a command wrote to stderr.
     pub log: Vec<u8>,
 }

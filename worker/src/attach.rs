@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use forkyard_shared::arena::ArenaReader;
 use forkyard_shared::artifact::{ArtifactError, Layout, Matrix, Records, index_jsonl, read_npy};
 use forkyard_shared::ids::ArtifactId;
 use forkyard_shared::mapping::{self, Mapping};
@@ -21,6 +22,7 @@ pub(crate) struct Attached {
     /// Its flock is held for as long as any process of the pool has it open.
     pub _lock: OwnedFd,
     pub pulses: OwnedFd,
+    pub arena: ArenaReader,
     pub artifacts: Vec<Artifact>,
 }
 

@@ -9,10 +9,12 @@ mod ops;
 pub mod params;
 mod reap;
 mod registry;
+mod state;
 mod task;
 mod work;
 pub mod zygote;
 
 pub use op::{Failed, Op, Output};
 pub use registry::Ops;
+pub use state::State;
 pub use task::Task;

@@ -23,6 +23,11 @@ pub trait Op {
 }
 
 impl<F: Fn(&Task) -> Result<Output, Failed>> Op for F {
+    /// Anything.
+    fn signature(&self) -> Signature {
+        Signature { state: true, ..Signature::default() }
+    }
+
     fn run(&self, task: &Task) -> Result<Output, Failed> {
         self(task)
     }

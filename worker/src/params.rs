@@ -14,6 +14,8 @@ pub struct Signature {
     /// Whether its only point is its effect on the machine: then each node is run, and the node's id
     /// is part of its key.
     pub effect: bool,
+    /// Whether it reads or writes the state.
+    pub state: bool,
 }
 
 impl Signature {

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 
 use crate::attach::{Artifact, Attached};
 use crate::op::Failed;
+use crate::state::State;
 
 /// One attempt to run a node.
 pub struct Task<'a> {
@@ -24,6 +25,7 @@ pub struct Task<'a> {
     attached: &'a Attached,
     /// Results of other nodes that are artifacts of this one.
     results: Vec<Rc<Artifact>>,
+    state: State<'a>,
 }
 
 /// Results that were mapped as artifacts, because the next task may need them too.
@@ -35,7 +37,8 @@ impl<'a> Task<'a> {
         attached: &'a Attached,
         mapped: &mut MappedResults,
     ) -> Result<Task<'a>, Failed> {
-        let mut task = Task { message, attached, results: Vec::new() };
+        let state = State::new(&attached.arena, message.context, &message.reads);
+        let mut task = Task { message, attached, results: Vec::new(), state };
         for (name, value) in &message.artifact_results {
             let result = task.map_result(name, value, mapped)?;
             task.results.push(result);
@@ -114,6 +117,15 @@ impl<'a> Task<'a> {
     /// When the node does not give it, and as [`Task::optional`].
     pub fn param<T: DeserializeOwned>(&self, name: &str) -> Result<T, Failed> {
         self.optional(name)?.ok_or_else(|| Failed::new(format!("parameter {name} is missing")))
+    }
+
+    /// The state that the nodes share, as this one sees it.
+    pub fn state(&self) -> &State<'a> {
+        &self.state
+    }
+
+    pub(crate) fn into_state(self) -> State<'a> {
+        self.state
     }
 
     /// The only artifact of the task as a matrix of (rows, columns).

@@ -10,7 +10,7 @@ use forkyard_shared::ids::WorkerId;
 use forkyard_shared::mapping::PulsePage;
 use forkyard_shared::protocol::{
     Cause, Completion, ERROR_MAX_BYTES, FLUSH_BYTES, Failure, FromWorker, LOG_MAX_BYTES, Task as Message,
-    ToCoordinator, ToWorker, WorkerEnds,
+    ToCoordinator, ToWorker, WorkerEnds, Writes,
 };
 use forkyard_shared::sys;
 use forkyard_shared::value::{Body, INLINE_MAX_BYTES, Value};
@@ -87,7 +87,7 @@ impl<'a> Worker<'a> {
             let message = &batch.tasks[usize::from(index)];
             let started_ns = now;
             self.pulse.begin(message.node, started_ns);
-            let (outcome, log) = self.attempt(message);
+            let (outcome, writes, log) = self.attempt(message);
             self.pulse.end();
             now = sys::now_ns();
             let duration_ns = now - started_ns;
@@ -100,8 +100,10 @@ impl<'a> Worker<'a> {
                 // Later tasks of the batch may depend on this one: the coordinator decides anew.
                 returned = self.pulse.take_back(slot, batch.number).len() as u16;
             }
-            self.pending_bytes += 64 + log.len() + inline_bytes(&outcome);
-            self.pending.push(Completion { node: message.node, started_ns, duration_ns, outcome, log });
+            let written: usize =
+                writes.iter().map(|(key, json)| 8 + key.len() + json.as_ref().map_or(0, Vec::len)).sum();
+            self.pending_bytes += 64 + log.len() + inline_bytes(&outcome) + written;
+            self.pending.push(Completion { node: message.node, started_ns, duration_ns, outcome, writes, log });
             if duration_ns > REPORT_AT_ONCE_NS || self.pending_bytes > FLUSH_BYTES {
                 self.report(batch.number, std::mem::take(&mut returned))?;
             }
@@ -120,11 +122,12 @@ impl<'a> Worker<'a> {
         self.outbox.send(frame)
     }
 
-    fn attempt(&mut self, message: &Message) -> (Result<Value, Failure>, Vec<u8>) {
+    fn attempt(&mut self, message: &Message) -> (Result<Value, Failure>, Writes, Vec<u8>) {
         let task = match Task::new(message, self.attached, &mut self.mapped) {
             Ok(task) => task,
             Err(failed) => {
-                return (Err(Failure { message: failed.message, cause: failed.cause }), failed.log);
+                let failure = Failure { message: failed.message, cause: failed.cause };
+                return (Err(failure), Writes::new(), failed.log);
             }
         };
         let op = self.ops.get(message.op);
@@ -138,16 +141,18 @@ impl<'a> Worker<'a> {
             );
             result = Err(Failed::new(text).because(Cause::Artifact(id)));
         }
-        let (outcome, mut log) = match result.and_then(|output| outsized(&task, output)) {
-            Ok(output) => (Ok(output.value), output.log),
+        let result = result.and_then(|output| outsized(&task, output));
+        let result = result.and_then(|output| Ok((output, task.into_state().into_writes()?)));
+        let (outcome, writes, mut log) = match result {
+            Ok((output, writes)) => (Ok(output.value), writes, output.log),
             Err(failed) => {
                 let mut message = failed.message;
                 truncate_text(&mut message, ERROR_MAX_BYTES);
-                (Err(Failure { message, cause: failed.cause }), failed.log)
+                (Err(Failure { message, cause: failed.cause }), Writes::new(), failed.log)
             }
         };
         log.truncate(LOG_MAX_BYTES);
-        (outcome, log)
+        (outcome, writes, log)
     }
 }
 

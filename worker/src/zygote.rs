@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 
+use forkyard_shared::arena::ArenaReader;
 use forkyard_shared::codec::{self, Frame};
 use forkyard_shared::ids::{ArtifactId, WorkerId};
 use forkyard_shared::protocol::{ArtifactSetup, FromZygote, Setup, ToCoordinator, ToZygote, WorkerEnds};
@@ -93,7 +94,7 @@ struct Loop<'a> {
     signals: SignalFd,
     inherited_mask: SigSet,
     workers: HashMap<Pid, WorkerId>,
-    setup: Option<(Setup, OwnedFd, OwnedFd)>,
+    setup: Option<(Setup, [OwnedFd; 3])>,
     artifacts: Vec<(ArtifactSetup, OwnedFd, Option<OwnedFd>)>,
     attached: Option<&'static Attached>,
 }
@@ -186,8 +187,8 @@ impl<'a> Loop<'a> {
         let mut fds = fds.into_iter();
         match codec::decode(bytes)? {
             ToZygote::Setup(setup) => {
-                let (lock, pulses) = fds.next().zip(fds.next()).ok_or("setup without descriptors")?;
-                self.setup = Some((setup, lock, pulses));
+                let fds = <[OwnedFd; 3]>::try_from(fds.collect::<Vec<_>>());
+                self.setup = Some((setup, fds.map_err(|_| "setup without its descriptors")?));
             }
             ToZygote::Artifact(setup) => {
                 let file = fds.next().ok_or("an artifact without a descriptor")?;
@@ -221,13 +222,14 @@ impl<'a> Loop<'a> {
     }
 
     fn map_all(&mut self) -> Result<(), (ArtifactId, String)> {
-        let (setup, lock, pulses) = self.setup.take().expect("BUG: attach before setup");
+        let (setup, [lock, pulses, arena]) = self.setup.take().expect("BUG: attach before setup");
         let artifacts = std::mem::take(&mut self.artifacts).into_iter().enumerate();
         let artifacts = artifacts.map(|(index, (setup, file, table))| {
             Artifact::map(setup, file, table).map_err(|e| (ArtifactId::new(index), e.to_string()))
         });
         let artifacts = artifacts.collect::<Result<_, _>>()?;
-        let attached = Attached { setup, _lock: lock, pulses, artifacts };
+        let arena = ArenaReader::read_only(&arena).map_err(|error| (ArtifactId::new(0), error.to_string()))?;
+        let attached = Attached { setup, _lock: lock, pulses, arena, artifacts };
         // Every worker refers to it for as long as it lives, which is as long as the process.
         self.attached = Some(Box::leak(Box::new(attached)));
         Ok(())

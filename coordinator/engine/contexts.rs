@@ -1,0 +1,306 @@
+//! Which state each node sees and hands on. The state itself is in [`crate::state`]; here are its ranks, and who
+//! needs which context for how long.
+//!
+//! A node sees what its ancestors wrote. It hands on what it saw and what it wrote itself.
+
+use std::collections::HashMap;
+
+use forkyard_shared::arena::ArenaWriter;
+use forkyard_shared::context::{Context, Rank};
+use forkyard_shared::digest::Digest;
+use forkyard_shared::ids::NodeId;
+use forkyard_shared::protocol::{Reads, Writes};
+use forkyard_worker::Ops;
+
+use super::core::Engine;
+use super::evaluate::Unknown;
+use crate::nodes::{Item, Nodes};
+use crate::plan::Plan;
+use crate::state::{State, Ticket};
+
+/// The contexts of a run.
+pub(crate) struct Contexts {
+    state: State,
+    /// What every node sees: the manifest's variables.
+    root: Context,
+    /// The topological number of each of the plan's nodes.
+    order: Vec<u32>,
+    /// What nodes hand on that are settled, and how many have not looked yet.
+    handed: HashMap<NodeId, Handed>,
+    /// What nodes see that are not settled yet.
+    seen: HashMap<NodeId, Context>,
+    readers: HashMap<NodeId, Ticket>,
+    /// What all nodes together wrote.
+    end: Context,
+}
+
+struct Handed {
+    context: Context,
+    users: usize,
+}
+
+/// What a key says of a part of the state.
+#[derive(Debug)]
+pub(crate) struct StateRead {
+    /// The key; none is all of it.
+    pub name: Option<String>,
+    /// Of its value, or of everything; none if it is not set.
+    pub digest: Option<Digest>,
+}
+
+/// Items that can write: their ranks lie between that of their node's first item and that of the node.
+pub(super) const ITEMS_MAX: u32 = (1 << 24) - 2;
+
+impl Contexts {
+    /// The contexts of a run, if there is anything to see in them.
+    pub fn new(plan: &Plan, ops: &Ops, arena: ArenaWriter) -> Result<Contexts, String> {
+        let mut contexts = Contexts {
+            state: State::new(arena),
+            root: Context::EMPTY,
+            order: Vec::new(),
+            handed: HashMap::new(),
+            seen: HashMap::new(),
+            readers: HashMap::new(),
+            end: Context::EMPTY,
+        };
+        if plan.uses_state(ops) {
+            contexts.order = vec![0; plan.len()];
+            for (number, node) in plan.graph.order().iter().enumerate() {
+                contexts.order[node.index()] = number as u32 + 1;
+            }
+            let vars: Writes =
+                plan.vars.iter().map(|(name, json)| (name.clone(), Some(json.clone().into_bytes()))).collect();
+            contexts.root =
+                contexts.state.write(Context::EMPTY, Rank(1), &vars).map_err(|error| error.to_string())?;
+            contexts.state.retain(contexts.root);
+            contexts.end = contexts.root;
+        }
+        Ok(contexts)
+    }
+
+    /// Whether there is any state.
+    pub fn are_used(&self) -> bool {
+        !self.order.is_empty()
+    }
+
+    /// The arena that workers read.
+    pub fn arena(&self) -> &ArenaWriter {
+        self.state.arena()
+    }
+
+    fn rank(&self, nodes: &Nodes, node: NodeId) -> Rank {
+        let (declared, within) = match nodes.item(node) {
+            // Room for what an item brings into being, and all of it before its node.
+            Some(Item { of, index }) => (of, u64::from(index) << 8 | 1),
+            None if nodes.plan.flow(node).is_some_and(|flow| flow.fan.is_some() || flow.repeat.is_some()) => {
+                (node, u64::from(u32::MAX))
+            }
+            None => (node, 0),
+        };
+        Rank(u64::from(self.order[declared.index()]) << 32 | within)
+    }
+
+    /// What a variable is in a context, as JSON.
+    fn get(&self, context: Context, key: &str) -> Result<Option<Vec<u8>>, String> {
+        let json = self.state.snapshot(context).get(key).map_err(|error| error.to_string())?;
+        Ok(json.map(<[u8]>::to_vec))
+    }
+
+    /// Everything that is set at the end of the run.
+    pub fn at_end(&self) -> Result<Vec<(String, Vec<u8>)>, String> {
+        self.all(self.end)
+    }
+
+    fn all(&self, context: Context) -> Result<Vec<(String, Vec<u8>)>, String> {
+        let mut all = Vec::new();
+        let snapshot = self.state.snapshot(context);
+        snapshot.iter(|key, json| all.push((key.into(), json.to_vec()))).map_err(|error| error.to_string())?;
+        all.sort();
+        Ok(all)
+    }
+
+    fn hand_on(&mut self, node: NodeId, context: Context, users: usize) {
+        if users == 0 {
+            return self.state.release(context);
+        }
+        if let Some(before) = self.handed.insert(node, Handed { context, users }) {
+            self.state.release(before.context);
+        }
+    }
+
+    /// A user of `node` has seen what it needs to see.
+    fn looked(&mut self, node: NodeId) {
+        let Some(handed) = self.handed.get_mut(&node) else { return };
+        handed.users -= 1;
+        if handed.users == 0 {
+            let context = handed.context;
+            self.handed.remove(&node);
+            self.state.release(context);
+        }
+    }
+
+    /// A worker is about to read the state for this node.
+    fn reading(&mut self, node: NodeId) {
+        let ticket = self.state.reader_started();
+        if let Some(before) = self.readers.insert(node, ticket) {
+            self.state.reader_done(before);
+        }
+    }
+
+    /// It does not any more.
+    pub(super) fn read(&mut self, node: NodeId) {
+        if let Some(ticket) = self.readers.remove(&node) {
+            self.state.reader_done(ticket);
+        }
+    }
+}
+
+impl Engine<'_> {
+    /// The context that a node sees.
+    pub(super) fn context(&mut self, node: NodeId) -> Result<Context, Unknown> {
+        if !self.contexts.are_used() {
+            return Ok(Context::EMPTY);
+        }
+        if let Some(seen) = self.contexts.seen.get(&node) {
+            return Ok(*seen);
+        }
+        let mut parents = vec![self.contexts.root];
+        let mut from = |contexts: &Contexts, node: NodeId| {
+            parents.extend(contexts.handed.get(&node).map(|handed| handed.context));
+        };
+        match self.nodes.item(node) {
+            Some(item) => {
+                let own = self.context(item.of)?;
+                if let Some(leader) = self.followed(node) {
+                    from(&self.contexts, leader);
+                }
+                parents.push(own);
+            }
+            None => self.nodes.needs(node).iter().for_each(|need| from(&self.contexts, *need)),
+        }
+        let context = self.contexts.state.join(&parents).map_err(|error| error.to_string())?;
+        self.contexts.seen.insert(node, context);
+        Ok(context)
+    }
+
+    /// The variable `name` as a node sees it, as JSON.
+    pub(super) fn var(&mut self, node: NodeId, name: &str) -> Result<Option<Vec<u8>>, Unknown> {
+        if !self.contexts.are_used() {
+            return Ok(self.nodes.plan.vars.get(name).map(|json| json.clone().into_bytes()));
+        }
+        let context = self.context(node)?;
+        Ok(self.contexts.get(context, name)?)
+    }
+
+    /// All variables as a node sees them.
+    pub(super) fn vars(&mut self, node: NodeId) -> Result<Vec<(String, Vec<u8>)>, Unknown> {
+        if !self.contexts.are_used() {
+            let vars = &self.nodes.plan.vars;
+            return Ok(vars.iter().map(|(name, json)| (name.clone(), json.clone().into_bytes())).collect());
+        }
+        let context = self.context(node)?;
+        Ok(self.contexts.all(context)?)
+    }
+
+    /// What the key of a node says of the state that it reads.
+    pub(super) fn state_reads(&mut self, node: NodeId) -> Result<Vec<StateRead>, Unknown> {
+        let reads = self.nodes.detail(node).map_or(&Reads::Nothing, |detail| &detail.state);
+        match reads {
+            Reads::Nothing => Ok(Vec::new()),
+            Reads::All => {
+                let context = self.context(node)?;
+                let digest = self.contexts.state.digest(context).map_err(|error| error.to_string())?;
+                Ok(vec![StateRead { name: None, digest: Some(digest) }])
+            }
+            Reads::Keys(names) => {
+                let mut found = Vec::new();
+                for name in names {
+                    let value = self.var(node, name)?;
+                    let digest = value.map(|json| Digest::of(&json));
+                    found.push(StateRead { name: Some(name.clone()), digest });
+                }
+                Ok(found)
+            }
+        }
+    }
+
+    /// What a message says of the state: a context, and what may be read of it.
+    pub(super) fn shown(&mut self, node: NodeId) -> (u64, Reads) {
+        let reads = self.nodes.detail(node).map_or(Reads::Nothing, |detail| detail.state.clone());
+        if reads == Reads::Nothing {
+            return (0, reads);
+        }
+        self.contexts.reading(node);
+        // It was made when the node was looked up.
+        (self.contexts.seen.get(&node).map_or(0, |context| context.0), reads)
+    }
+
+    /// A node is settled: what it saw and wrote is there for those that need it.
+    pub(super) fn hand_on(&mut self, node: NodeId, writes: &Writes) -> Result<(), Unknown> {
+        if !self.contexts.are_used() || self.contexts.handed.contains_key(&node) {
+            return Ok(());
+        }
+        let rank = self.contexts.rank(&self.nodes, node);
+        if self.contexts.state.has_written(rank) {
+            // It ran again because its result was gone.
+            return Ok(());
+        }
+        let base = self.context(node)?;
+        let (item, mut users) = match self.nodes.item(node) {
+            Some(Item { of, .. }) => (true, self.state.followers.get(&of).map_or(0, Vec::len) + 1),
+            None => (false, self.nodes.plan.graph.users(node).len()),
+        };
+        let items = self.item_contexts(node);
+        let base = if items.is_empty() {
+            self.contexts.state.retain(base);
+            base
+        } else {
+            let parents: Vec<Context> = items.into_iter().chain([base]).collect();
+            self.contexts.state.join(&parents).map_err(|error| error.to_string())?
+        };
+        let context = self.contexts.state.write(base, rank, writes).map_err(|error| error.to_string());
+        self.contexts.state.release(base);
+        let context = context?;
+        if item && writes.is_empty() && self.contexts.seen.get(&node) == Some(&context) {
+            // It hands on what its node sees anyway, unless it follows another one that wrote.
+            let of = self.nodes.declared(node);
+            if self.contexts.seen.get(&of) == Some(&context) {
+                users = 0;
+            }
+        }
+        if users == 0 && !item {
+            let end = self.contexts.end;
+            self.contexts.end =
+                self.contexts.state.join(&[end, context]).map_err(|error| error.to_string())?;
+            self.contexts.state.release(end);
+        }
+        self.contexts.hand_on(node, context, users);
+        Ok(())
+    }
+
+    fn item_contexts(&mut self, node: NodeId) -> Vec<Context> {
+        let units = self.all_units(node);
+        units.iter().filter_map(|unit| Some(self.contexts.handed.get(unit)?.context)).collect()
+    }
+
+    /// A node is settled, and sees nothing any more.
+    pub(super) fn look_away(&mut self, node: NodeId) {
+        if !self.contexts.are_used() {
+            return;
+        }
+        self.contexts.read(node);
+        let Some(context) = self.contexts.seen.remove(&node) else { return };
+        self.contexts.state.release(context);
+        if let Some(leader) = self.followed(node) {
+            self.contexts.looked(leader);
+        }
+        if self.nodes.item(node).is_none() {
+            for unit in self.all_units(node) {
+                self.contexts.looked(unit);
+            }
+            for at in 0..self.nodes.needs(node).len() {
+                self.contexts.looked(self.nodes.needs(node)[at]);
+            }
+        }
+    }
+}
