@@ -32,6 +32,8 @@ pub(crate) struct Plan {
     pub details: Vec<Detail>,
     /// `[vars]`: JSON by name, sorted.
     pub vars: BTreeMap<String, String>,
+    /// Whether an expression names `history` or `last_output`.
+    pub uses_history: bool,
     /// `[groups]`, by name.
     pub groups: Vec<(String, GroupLimits)>,
 }
@@ -250,7 +252,7 @@ impl Plan {
         let publishes = self.flows().any(|(_, flow)| !flow.publish.is_empty());
         let reads = self.details.iter().any(|detail| detail.state != Reads::Nothing);
         let ops_of_state: Vec<bool> = ops.ids().map(|op| ops.get(op).signature().state).collect();
-        publishes || reads || self.ops.iter().any(|op| ops_of_state[op.index()])
+        publishes || reads || self.uses_history || self.ops.iter().any(|op| ops_of_state[op.index()])
     }
 
     /// Whether a stored result of the node will do.

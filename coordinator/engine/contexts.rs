@@ -88,7 +88,7 @@ impl Contexts {
         self.state.arena()
     }
 
-    fn rank(&self, nodes: &Nodes, node: NodeId) -> Rank {
+    pub(super) fn rank(&self, nodes: &Nodes, node: NodeId) -> Rank {
         let (declared, within) = match nodes.item(node) {
             // Room for what an item brings into being, and all of it before its node.
             Some(Item { of, index }) => (of, u64::from(index) << 8 | 1),

@@ -12,6 +12,7 @@ use super::contexts::Contexts;
 use super::evaluate::Resolved;
 use super::family::Family;
 use super::gates::Gates;
+use super::lineage::Lineages;
 use super::results::Held;
 use crate::cost::Costs;
 use crate::key::{Keys, ResultId};
@@ -79,6 +80,7 @@ pub(crate) struct Progressing {
     /// Why members of races failed.
     pub(super) errors: HashMap<NodeId, String>,
     pub(super) gates: Gates,
+    pub(super) lineages: Lineages,
     /// Set when only what accepts failures is still started.
     pub(super) draining: bool,
     /// Nodes between two attempts.
@@ -145,6 +147,7 @@ impl Progressing {
             decidable: Vec::new(),
             errors: HashMap::new(),
             gates: Gates::new(plan),
+            lineages: Lineages::new(plan.uses_history),
             draining: false,
             retries: HashSet::new(),
             readers,

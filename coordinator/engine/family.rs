@@ -112,6 +112,14 @@ impl Engine<'_> {
         items.iter().flatten().map(|unit| unit.node).collect()
     }
 
+    /// The iteration before this one.
+    pub(super) fn iteration_before(&self, node: NodeId) -> Option<NodeId> {
+        let Item { of, index } = self.nodes.item(node)?;
+        let family = self.state.families.get(&of)?;
+        let before = index.checked_sub(1).filter(|_| matches!(family.source, Source::Repeat))?;
+        family.items.get(before as usize)?.map(|unit| unit.node)
+    }
+
     /// The node that a node's result comes from: the winner of a race, the last iteration.
     pub(super) fn source(&self, node: NodeId) -> NodeId {
         let mut node = node;

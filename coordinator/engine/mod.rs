@@ -15,6 +15,7 @@ mod dispatch;
 mod evaluate;
 mod family;
 mod gates;
+mod lineage;
 mod lookup;
 mod publish;
 mod race;

@@ -130,7 +130,7 @@ impl Engine<'_> {
         let declared = self.nodes.declared(node);
         let readers = self.state.readers.get(&declared).copied().unwrap_or(0);
         let followers = if declared == node { 0 } else { self.state.followers.get(&declared).map_or(0, Vec::len) };
-        readers + followers
+        readers + followers + usize::from(self.state.lineages.are_used)
     }
 
     /// The message for a node.

@@ -151,6 +151,7 @@ impl Engine<'_> {
             // What its ancestors wrote is there for those that accept that it did not succeed.
             self.hand_on(node, &Writes::new()).ok();
         }
+        self.hand_on_lineage(node, outcome.is_done());
         self.look_away(node);
         if outcome.is_done() {
             self.reach_goal(node);

@@ -174,6 +174,10 @@ impl<'a> Builder<'a> {
     pub fn finish(mut self, sources: &[Source]) -> Result<Plan, ManifestError> {
         let mut faults: Vec<(NodeId, Fault)> = Vec::new();
         let published = self.published();
+        let looks_back = |uses: &Uses| uses.names.contains("history") || uses.names.contains("last_output");
+        let uses_history = self.details.iter().any(|parsed| {
+            [&parsed.uses, &parsed.flow.uses, &parsed.flow.items].into_iter().any(looks_back)
+        });
         let by_mention: Vec<Option<NodeId>> =
             self.mentioned.iter().map(|id| self.names.find(id).map(NodeId)).collect();
         let mut graph = GraphBuilder::new();
@@ -231,6 +235,7 @@ impl<'a> Builder<'a> {
             detail_of: self.detail_of,
             details,
             vars: self.vars,
+            uses_history,
             groups: self.groups,
         })
     }
