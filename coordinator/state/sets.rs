@@ -133,6 +133,7 @@ impl Sets {
             is_b &= both == y;
             draft.push(digit, both);
         }
+        // It would be found to be kept already; this saves looking for it.
         match (is_a, is_b) {
             (true, _) => Ok(a),
             (_, true) => Ok(b),
