@@ -120,6 +120,30 @@ impl Graph {
         &self.order
     }
 
+    /// A number for each node, larger than those of all it needs. Where nothing else decides, nodes count in the
+    /// order in which they were given: if that is a possible order, it is the one.
+    pub fn ranks(&self) -> Vec<u32> {
+        let mut ranks = vec![0u32; self.len()];
+        let mut next = 1;
+        let mut stack = Vec::new();
+        for node in (0..self.len()).map(NodeId::new) {
+            stack.push((node, 0));
+            while let Some((node, at)) = stack.pop() {
+                if ranks[node.index()] != 0 {
+                    continue;
+                }
+                match self.needs(node).get(at) {
+                    Some(need) => stack.extend([(node, at + 1), (*need, 0)]),
+                    None => {
+                        ranks[node.index()] = next;
+                        next += 1;
+                    }
+                }
+            }
+        }
+        ranks
+    }
+
     /// The number of nodes.
     pub fn len(&self) -> usize {
         self.order.len()
@@ -174,6 +198,13 @@ mod tests {
         let cycle = graph(&[&[1], &[2], &[3], &[1], &[]]).err().unwrap();
         assert_eq!(cycle, [1, 2, 3, 1].map(NodeId));
         assert_eq!(graph(&[&[0]]).err().unwrap(), [0, 0].map(NodeId));
+    }
+
+    #[test]
+    fn ranks_follow_the_order_given_where_they_can() {
+        assert_eq!(graph(&[&[], &[0], &[], &[1, 2]]).unwrap().ranks(), [1, 2, 3, 4]);
+        // 0 needs 3, which comes later; 1 and 2 are strangers to both.
+        assert_eq!(graph(&[&[3], &[], &[], &[2]]).unwrap().ranks(), [3, 4, 1, 2]);
     }
 
     #[test]

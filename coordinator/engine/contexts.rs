@@ -64,10 +64,7 @@ impl Contexts {
             end: Context::EMPTY,
         };
         if plan.uses_state(ops) {
-            contexts.order = vec![0; plan.len()];
-            for (number, node) in plan.graph.order().iter().enumerate() {
-                contexts.order[node.index()] = number as u32 + 1;
-            }
+            contexts.order = plan.graph.ranks();
             let vars: Writes =
                 plan.vars.iter().map(|(name, json)| (name.clone(), Some(json.clone().into_bytes()))).collect();
             contexts.root =
