@@ -229,14 +229,14 @@ impl<'a> Keys<'a> {
             }
         }
         self.needs.clear();
-        let fan = nodes.item(node).and_then(|item| nodes.plan.flow(item.of)?.fan.as_ref());
+        let fan = nodes.item(node).and_then(|item| nodes.flow(item.of)?.fan.as_ref());
         if let Some(Over::Each(leader)) = fan.map(|fan| &fan.over) {
             // It follows one item of that node, and not the node.
             read.push(*leader);
             let follows_only = fan.is_some_and(|fan| !fan.reads_item);
             self.needs.extend(followed.filter(|_| follows_only).map(|unit| self.keys[unit.index()]));
         }
-        let order_only = nodes.needs(node).iter().filter(|need| !read.contains(need));
+        let order_only = nodes.needs(node).filter(|need| !read.contains(need));
         self.needs.extend(order_only.map(|need| self.keys[need.index()]));
         // By key, so that the order in which needs are written down does not matter.
         self.needs.sort_unstable();
@@ -251,7 +251,7 @@ impl<'a> Keys<'a> {
         let command = || self.ops.get(nodes.op(node)).signature().runs_command();
         detail.flow.is_none()
             && detail.is_known()
-            && nodes.plan.results_of(node).next().is_none()
+            && nodes.results_of(node).next().is_none()
             && !command()
     }
 

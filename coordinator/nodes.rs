@@ -1,16 +1,20 @@
 //! The nodes of a run: those of the plan, and those that come into being while it goes on.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use forkyard_shared::ids::{ArtifactId, NodeId, OpId};
 
-use crate::plan::{Detail, Plan};
+use crate::plan::{Detail, Flow, Plan};
 
 /// All nodes, by number.
 pub(crate) struct Nodes<'p> {
     pub plan: &'p Plan,
     /// Those after the plan's.
-    items: Vec<Item>,
+    later: Vec<Later>,
+    made: Vec<Made<'p>>,
+    /// The ids of nodes that were made.
+    ids: HashMap<String, NodeId>,
 }
 
 /// One item or iteration of a node.
@@ -20,56 +24,164 @@ pub(crate) struct Item {
     pub index: u32,
 }
 
+/// A node that was not there when the run began.
+#[derive(Clone, Copy)]
+enum Later {
+    Item(Item),
+    /// A node of one of the `made` plans.
+    Made { by: u32, number: NodeId },
+}
+
+/// The nodes that one node has brought into being.
+struct Made<'p> {
+    plan: &'p Plan,
+    first: NodeId,
+    generator: NodeId,
+    /// Their order, as [`crate::graph::Graph::ranks`] counts.
+    ranks: Vec<u32>,
+}
+
+/// Where a node comes from.
+pub(crate) enum Origin {
+    /// The manifest.
+    Plan,
+    Item(Item),
+    /// This node has made it, as the `number`-th of `of`, from 1.
+    Made { generator: NodeId, number: u32, of: u32 },
+}
+
 impl<'p> Nodes<'p> {
     pub fn new(plan: &'p Plan) -> Nodes<'p> {
-        Nodes { plan, items: Vec::new() }
+        Nodes { plan, later: Vec::new(), made: Vec::new(), ids: HashMap::new() }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.plan.len() + self.later.len()
     }
 
     /// A new item of a node.
     pub fn add_item(&mut self, of: NodeId, index: u32) -> NodeId {
-        self.items.push(Item { of, index });
-        NodeId::new(self.plan.len() + self.items.len() - 1)
+        self.later.push(Later::Item(Item { of, index }));
+        NodeId::new(self.len() - 1)
+    }
+
+    /// Takes over nodes that `generator` has made; they are numbered from [`Nodes::len`].
+    pub fn add_made(&mut self, generator: NodeId, plan: Plan) {
+        // It is needed until the end of the process, as the manifest is.
+        let plan: &'static Plan = Box::leak(Box::new(plan));
+        let (first, by) = (NodeId::new(self.len()), self.made.len() as u32);
+        for (number, id) in plan.names.iter().enumerate() {
+            self.ids.insert(id.into(), NodeId::new(first.index() + number));
+            self.later.push(Later::Made { by, number: NodeId::new(number) });
+        }
+        self.ids.entry(self.name(generator).into_owned()).or_insert(generator);
+        self.made.push(Made { plan, first, generator, ranks: plan.graph.ranks() });
+    }
+
+    fn later(&self, node: NodeId) -> Option<Later> {
+        node.index().checked_sub(self.plan.len()).map(|at| self.later[at])
+    }
+
+    /// The plan that a declared node is in, its number there, and the number of that plan's first node.
+    fn home(&self, node: NodeId) -> (&'p Plan, NodeId, usize) {
+        match self.later(node) {
+            None => (self.plan, node, 0),
+            Some(Later::Item(item)) => self.home(item.of),
+            Some(Later::Made { by, number }) => {
+                let made = &self.made[by as usize];
+                (made.plan, number, made.first.index())
+            }
+        }
     }
 
     /// Which item of which node it is, if it is one.
     pub fn item(&self, node: NodeId) -> Option<Item> {
-        node.index().checked_sub(self.plan.len()).map(|at| self.items[at])
+        match self.later(node) {
+            Some(Later::Item(item)) => Some(item),
+            _ => None,
+        }
     }
 
-    /// The node that the manifest knows.
+    /// Where it comes from.
+    pub fn origin(&self, node: NodeId) -> Origin {
+        match self.later(node) {
+            None => Origin::Plan,
+            Some(Later::Item(item)) => Origin::Item(item),
+            Some(Later::Made { by, number }) => {
+                let Made { generator, ranks, .. } = &self.made[by as usize];
+                Origin::Made { generator: *generator, number: ranks[number.index()], of: ranks.len() as u32 }
+            }
+        }
+    }
+
+    /// The node that was declared, of an item.
     pub fn declared(&self, node: NodeId) -> NodeId {
         self.item(node).map_or(node, |item| item.of)
     }
 
+    /// The node of this id.
+    pub fn find(&self, id: &str) -> Option<NodeId> {
+        self.plan.names.find(id).map(NodeId).or_else(|| self.ids.get(id).copied())
+    }
+
     /// `id`, or `id[index]`.
     pub fn name(&self, node: NodeId) -> Cow<'p, str> {
-        match self.item(node) {
-            None => self.plan.name(node).into(),
-            Some(Item { of, index }) => format!("{}[{index}]", self.plan.name(of)).into(),
+        if let Some(Item { of, index }) = self.item(node) {
+            return format!("{}[{index}]", self.name(of)).into();
         }
+        let (plan, number, _) = self.home(node);
+        plan.name(number).into()
     }
 
     pub fn op(&self, node: NodeId) -> OpId {
-        self.plan.ops[self.declared(node).index()]
+        let (plan, number, _) = self.home(node);
+        plan.ops[number.index()]
     }
 
     /// What a node says beyond id, op and needs.
     pub fn detail(&self, node: NodeId) -> Option<&'p Detail> {
-        self.plan.detail(self.declared(node))
+        let (plan, number, _) = self.home(node);
+        plan.detail(number)
+    }
+
+    /// What a node says about whether, when and how often it runs.
+    pub fn flow(&self, node: NodeId) -> Option<&'p Flow> {
+        self.detail(node)?.flow.as_deref()
     }
 
     /// The nodes that it waits for, or that its node has waited for.
-    pub fn needs(&self, node: NodeId) -> &'p [NodeId] {
-        self.plan.graph.needs(self.declared(node))
+    pub fn needs(&self, node: NodeId) -> impl Iterator<Item = NodeId> + use<'p> {
+        let (plan, number, first) = self.home(node);
+        let generator = match self.later(self.declared(node)) {
+            Some(Later::Made { by, .. }) => Some(self.made[by as usize].generator),
+            _ => None,
+        };
+        let needs = plan.graph.needs(number).iter().map(move |need| NodeId::new(need.index() + first));
+        generator.into_iter().chain(needs)
+    }
+
+    /// The nodes that wait for it.
+    pub fn users(&self, node: NodeId) -> impl Iterator<Item = NodeId> + use<'p> {
+        let (plan, number, first) = self.home(node);
+        plan.graph.users(number).iter().map(move |user| NodeId::new(user.index() + first))
+    }
+
+    /// The nodes whose results a node takes as parameters or artifacts, or in expressions.
+    pub fn results_of(&self, node: NodeId) -> impl Iterator<Item = NodeId> + use<'p> {
+        let (plan, number, _) = self.home(node);
+        plan.results_of(number)
     }
 
     /// The artifacts that it names.
     pub fn artifacts(&self, node: NodeId) -> &'p [ArtifactId] {
-        self.plan.artifacts_of(self.declared(node))
+        let (plan, number, _) = self.home(node);
+        plan.artifacts_of(number)
     }
 
     /// Whether a stored result of it will do.
     pub fn is_cached(&self, node: NodeId) -> bool {
-        self.plan.is_cached(self.declared(node))
+        let (plan, number, _) = self.home(node);
+        plan.is_cached(number)
     }
 }

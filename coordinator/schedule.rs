@@ -232,11 +232,7 @@ impl<'g> Scheduler<'g> {
 
     /// What nodes say about those that they need. To be said before anything happens.
     pub fn with_terms(mut self, terms: HashMap<NodeId, Terms>) -> Scheduler<'g> {
-        for (node, terms) in &terms {
-            let outlives = terms.after_any || !terms.accepts.is_empty();
-            self.marks[node.index()] |= mark::TERMS | if outlives { mark::OUTLIVES } else { 0 };
-        }
-        self.terms = terms;
+        terms.into_iter().for_each(|(node, terms)| self.set_terms(node, terms));
         self
     }
 
@@ -269,22 +265,37 @@ impl<'g> Scheduler<'g> {
         self.marks[node.index()] |= mark::NOT_CHOSEN;
     }
 
-    /// A node that comes into being, like `model` in how it takes failures. It waits for `needs`, of which
-    /// none may be settled without success.
-    pub fn add(&mut self, urgency: Urgency, model: NodeId, needs: &[NodeId]) -> NodeId {
+    /// A node that comes into being, like `model` in how it takes failures. It waits for nothing, and is to be
+    /// entered.
+    pub fn add(&mut self, urgency: Urgency, model: NodeId) -> NodeId {
         let node = NodeId::new(self.state.len());
         self.state.push(State::Waiting);
         self.marks.push(self.marks[model.index()] & (mark::EXCUSED | mark::OUTLIVES));
         self.batched.push(0);
         self.urgency.push(urgency);
         self.wanted += 1;
-        let open = |need: &&NodeId| !matches!(self.state(**need), State::Settled(outcome) if outcome.is_done());
-        let open: Vec<NodeId> = needs.iter().filter(open).copied().collect();
-        self.waiting.push(open.len() as u32);
-        for need in open {
-            self.late_users.entry(need).or_default().push(node);
-        }
+        self.waiting.push(0);
         node
+    }
+
+    /// A node that was added waits for these, none of which is settled.
+    pub fn wait_for(&mut self, node: NodeId, needs: &[NodeId]) {
+        for need in needs {
+            self.waiting[node.index()] += 1;
+            self.late_users.entry(*need).or_default().push(node);
+        }
+    }
+
+    /// What a node that was added says about those that it needs.
+    pub fn set_terms(&mut self, node: NodeId, terms: Terms) {
+        let outlives = terms.after_any || !terms.accepts.is_empty();
+        self.marks[node.index()] |= mark::TERMS | if outlives { mark::OUTLIVES } else { 0 };
+        self.terms.insert(node, terms);
+    }
+
+    /// How many nodes wait for it, or have.
+    pub fn user_count(&self, node: NodeId) -> usize {
+        self.graph_users(node).len() + self.late_users(node).len()
     }
 
     /// A node that was added may go its way. (In a step of its own, because the last one that enters comes out
@@ -302,8 +313,8 @@ impl<'g> Scheduler<'g> {
     pub fn open(&mut self, node: NodeId) {
         assert_eq!(self.state(node), State::Ready, "BUG: node {} is opened but was not ready", node.0);
         self.state[node.index()] = State::Open;
-        for at in 0..self.graph_users(node).len() {
-            let user = self.graph_users(node)[at];
+        let users: Vec<NodeId> = self.graph_users(node).iter().chain(self.late_users(node)).copied().collect();
+        for user in users {
             if self.terms_of(user).is_some_and(|terms| terms.each == Some(node)) {
                 self.marks[user.index()] |= mark::EACH_OPEN;
                 self.enter_if_ready(user);

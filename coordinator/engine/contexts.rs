@@ -14,7 +14,7 @@ use forkyard_worker::Ops;
 
 use super::core::Engine;
 use super::evaluate::Unknown;
-use crate::nodes::{Item, Nodes};
+use crate::nodes::{Item, Nodes, Origin};
 use crate::plan::Plan;
 use crate::state::{State, Ticket};
 
@@ -48,9 +48,6 @@ pub(crate) struct StateRead {
     pub digest: Option<Digest>,
 }
 
-/// Items that can write: their ranks lie between that of their node's first item and that of the node.
-pub(super) const ITEMS_MAX: u32 = (1 << 24) - 2;
-
 impl Contexts {
     /// The contexts of a run, if there is anything to see in them.
     pub fn new(plan: &Plan, ops: &Ops, arena: ArenaWriter) -> Result<Contexts, String> {
@@ -64,15 +61,22 @@ impl Contexts {
             end: Context::EMPTY,
         };
         if plan.uses_state(ops) {
-            contexts.order = plan.graph.ranks();
-            let vars: Writes =
-                plan.vars.iter().map(|(name, json)| (name.clone(), Some(json.clone().into_bytes()))).collect();
-            contexts.root =
-                contexts.state.write(Context::EMPTY, Rank(1), &vars).map_err(|error| error.to_string())?;
-            contexts.state.retain(contexts.root);
-            contexts.end = contexts.root;
+            contexts.begin(plan)?;
         }
         Ok(contexts)
+    }
+
+    /// From now on there is state. Before, nobody has written any: every context is the first one.
+    pub(super) fn begin(&mut self, plan: &Plan) -> Result<(), String> {
+        if !self.are_used() {
+            self.order = plan.graph.ranks();
+            let vars: Writes =
+                plan.vars.iter().map(|(name, json)| (name.clone(), Some(json.clone().into_bytes()))).collect();
+            self.root = self.state.write(Context::EMPTY, Rank(1), &vars).map_err(|error| error.to_string())?;
+            self.state.retain(self.root);
+            self.end = self.root;
+        }
+        Ok(())
     }
 
     /// Whether there is any state.
@@ -85,16 +89,35 @@ impl Contexts {
         self.state.arena()
     }
 
-    pub(super) fn rank(&self, nodes: &Nodes, node: NodeId) -> Rank {
-        let (declared, within) = match nodes.item(node) {
-            // Room for what an item brings into being, and all of it before its node.
-            Some(Item { of, index }) => (of, u64::from(index) << 8 | 1),
-            None if nodes.plan.flow(node).is_some_and(|flow| flow.fan.is_some() || flow.repeat.is_some()) => {
-                (node, u64::from(u32::MAX))
+    /// Where a node stands; nothing if there is no room for it among those that come into being.
+    pub(super) fn rank(&self, nodes: &Nodes, node: NodeId) -> Option<Rank> {
+        let (first, end) = self.range(nodes, node)?;
+        let has_items = nodes.item(node).is_none()
+            && nodes.flow(node).is_some_and(|flow| flow.fan.is_some() || flow.repeat.is_some());
+        // After its items, but before what it brings into being itself.
+        Some(Rank(if has_items { end - 1 } else { first }))
+    }
+
+    /// The ranks of a node and of all that it brings into being: from, and up to but not with.
+    fn range(&self, nodes: &Nodes, node: NodeId) -> Option<(u64, u64)> {
+        let Item { of, index } = match nodes.origin(node) {
+            Origin::Plan => {
+                let first = u64::from(self.order[node.index()]) << 32;
+                return Some((first, first + (1 << 32)));
             }
-            None => (node, 0),
+            Origin::Item(item) => item,
+            Origin::Made { generator, number, of } => {
+                let (first, end) = self.range(nodes, generator)?;
+                let width = (end - first - 2) / u64::from(of);
+                let from = first + 1 + u64::from(number - 1) * width;
+                return (width > 0).then_some((from, from + width));
+            }
         };
-        Rank(u64::from(self.order[declared.index()]) << 32 | within)
+        let (first, end) = self.range(nodes, of)?;
+        // How many there will be is not always known before.
+        let width = (end - first) >> 24;
+        let from = first + 1 + u64::from(index) * width;
+        (width > 0 && from + width < end).then_some((from, from + width))
     }
 
     /// What a variable is in a context, as JSON.
@@ -173,7 +196,7 @@ impl Engine<'_> {
                 }
                 parents.push(own);
             }
-            None => self.nodes.needs(node).iter().for_each(|need| from(&self.contexts, *need)),
+            None => self.nodes.needs(node).for_each(|need| from(&self.contexts, need)),
         }
         let context = self.contexts.state.join(&parents).map_err(|error| error.to_string())?;
         self.contexts.seen.insert(node, context);
@@ -238,15 +261,23 @@ impl Engine<'_> {
             return Ok(());
         }
         let rank = self.contexts.rank(&self.nodes, node);
-        if self.contexts.state.has_written(rank) {
+        let rank = match rank {
             // It ran again because its result was gone.
-            return Ok(());
-        }
+            Some(rank) if self.contexts.state.has_written(rank) => return Ok(()),
+            Some(rank) => rank,
+            None if writes.is_empty() => Rank(0),
+            None => {
+                return Err(Unknown::Wrong(
+                    "it sets a variable, and there are too many nodes that bring nodes into being above it".into(),
+                ));
+            }
+        };
         let base = self.context(node)?;
         let (item, mut users) = match self.nodes.item(node) {
             Some(Item { of, .. }) => (true, self.state.followers.get(&of).map_or(0, Vec::len) + 1),
-            None => (false, self.nodes.plan.graph.users(node).len()),
+            None => (false, 0),
         };
+        users += self.scheduler.user_count(node);
         let items = self.item_contexts(node);
         let base = if items.is_empty() {
             self.contexts.state.retain(base);
@@ -258,7 +289,7 @@ impl Engine<'_> {
         let context = self.contexts.state.write(base, rank, writes).map_err(|error| error.to_string());
         self.contexts.state.release(base);
         let context = context?;
-        if item && writes.is_empty() && self.contexts.seen.get(&node) == Some(&context) {
+        if item && users == 1 && writes.is_empty() && self.contexts.seen.get(&node) == Some(&context) {
             // It hands on what its node sees anyway, unless it follows another one that wrote.
             let of = self.nodes.declared(node);
             if self.contexts.seen.get(&of) == Some(&context) {
@@ -295,9 +326,7 @@ impl Engine<'_> {
             for unit in self.all_units(node) {
                 self.contexts.looked(unit);
             }
-            for at in 0..self.nodes.needs(node).len() {
-                self.contexts.looked(self.nodes.needs(node)[at]);
-            }
+            self.nodes.needs(node).for_each(|need| self.contexts.looked(need));
         }
     }
 }

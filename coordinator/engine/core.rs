@@ -81,6 +81,8 @@ pub(crate) struct Progressing {
     pub(super) errors: HashMap<NodeId, String>,
     pub(super) gates: Gates,
     pub(super) lineages: Lineages,
+    /// Nodes that came into being.
+    pub(super) generated: usize,
     /// Set when only what accepts failures is still started.
     pub(super) draining: bool,
     /// Nodes between two attempts.
@@ -99,34 +101,43 @@ pub(crate) struct Progressing {
 
 impl Progressing {
     pub fn new(plan: &Plan, ops: &Ops, workers: usize) -> Progressing {
-        let (mut readers, mut read_as_files) = (HashMap::new(), HashSet::new());
+        let mut state = Progressing::empty(plan, workers);
+        state.know(plan, ops, 0);
+        state
+    }
+
+    /// Takes note of who reads what, in a plan whose first node has this number.
+    pub(super) fn know(&mut self, plan: &Plan, ops: &Ops, first: usize) {
+        let global = |node: NodeId| NodeId::new(node.index() + first);
         for node in (0..plan.len()).map(NodeId::new) {
             let takes_files = ops.get(plan.ops[node.index()]).signature().runs_command();
             let artifacts = plan.detail(node).map_or(&[][..], |detail| &detail.artifact_results);
             for producer in plan.results_of(node) {
-                *readers.entry(producer).or_insert(0) += 1;
+                *self.readers.entry(producer).or_insert(0) += 1;
                 if takes_files || artifacts.contains(&producer) {
-                    read_as_files.insert(producer);
+                    self.read_as_files.insert(producer);
                 }
             }
+            if plan.flow(node).is_some_and(Flow::reads_own_result) {
+                *self.readers.entry(global(node)).or_insert(0) += 1;
+            }
         }
-        let (mut followers, mut races) = (HashMap::new(), HashMap::new());
         for (follower, leader) in plan.followers() {
-            followers.entry(leader).or_insert_with(Vec::new).push(follower);
+            self.followers.entry(leader).or_default().push(global(follower));
         }
         for (race, members) in plan.races() {
             for member in members {
-                races.entry(*member).or_insert_with(Vec::new).push(race);
-                if readers.contains_key(&race) {
-                    *readers.entry(*member).or_insert(0) += 1;
+                self.races.entry(*member).or_default().push(global(race));
+                if self.readers.contains_key(&global(race)) {
+                    *self.readers.entry(*member).or_insert(0) += 1;
                 }
             }
         }
-        for node in (0..plan.len()).map(NodeId::new) {
-            if plan.flow(node).is_some_and(Flow::reads_own_result) {
-                *readers.entry(node).or_insert(0) += 1;
-            }
-        }
+        self.lineages.are_used |= plan.uses_history;
+        self.gates.know(plan, first);
+    }
+
+    fn empty(plan: &Plan, workers: usize) -> Progressing {
         Progressing {
             attached: false,
             places: (0..workers).map(|_| Place::default()).collect(),
@@ -141,17 +152,18 @@ impl Progressing {
             families: HashMap::new(),
             expandable: VecDeque::new(),
             item_results: HashMap::new(),
-            followers,
+            followers: HashMap::new(),
             alias: HashMap::new(),
-            races,
+            races: HashMap::new(),
             decidable: Vec::new(),
             errors: HashMap::new(),
-            gates: Gates::new(plan),
-            lineages: Lineages::new(plan.uses_history),
+            gates: Gates::default(),
+            lineages: Lineages::default(),
             draining: false,
             retries: HashSet::new(),
-            readers,
-            read_as_files,
+            readers: HashMap::new(),
+            read_as_files: HashSet::new(),
+            generated: 0,
             stopping: false,
             interrupts: 0,
             ending: Ending::Complete,

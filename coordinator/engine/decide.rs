@@ -22,7 +22,7 @@ pub(super) enum Decision {
 impl Engine<'_> {
     pub(super) fn decide(&mut self, node: NodeId) -> Result<Decision, Unknown> {
         let declared = self.nodes.declared(node);
-        let flow = self.nodes.plan.flow(declared);
+        let flow = self.nodes.flow(declared);
         if let Some(why) = self.left_out(declared, flow) {
             return Ok(Decision::Skip(why));
         }
@@ -79,9 +79,9 @@ impl Engine<'_> {
         if runs || !self.scheduler.need_was_skipped(node) {
             return None;
         }
-        let skipped = |need: &&NodeId| self.scheduler.state(**need) == State::Settled(Outcome::Skipped);
-        let need = self.nodes.needs(node).iter().find(skipped)?;
-        Some(format!("node {}, which it needs, was skipped", self.nodes.name(*need)))
+        let skipped = |need: &NodeId| self.scheduler.state(*need) == State::Settled(Outcome::Skipped);
+        let need = self.nodes.needs(node).find(skipped)?;
+        Some(format!("node {}, which it needs, was skipped", self.nodes.name(need)))
     }
 
     /// The node is not run, by its own rules.
@@ -96,7 +96,7 @@ impl Engine<'_> {
         if self.nodes.item(node).is_some() {
             return Ok(());
         }
-        let Some(route) = self.nodes.plan.flow(node).and_then(|flow| flow.route.as_ref()) else { return Ok(()) };
+        let Some(route) = self.nodes.flow(node).and_then(|flow| flow.route.as_ref()) else { return Ok(()) };
         let mut scope = self.scope(node, route.uses())?;
         if route.uses().names.contains("result") {
             let json = self.own_result(node)?;
@@ -110,12 +110,12 @@ impl Engine<'_> {
                 format!("`{}`: a route is an id, a list of ids or null, not {json}", route.text())
             })?,
         };
-        let users = self.nodes.plan.graph.users(node);
+        let users: Vec<NodeId> = self.nodes.users(node).collect();
         for id in &chosen {
-            let user = self.nodes.plan.names.find(id).map(NodeId);
+            let user = self.nodes.find(id);
             if user.is_none_or(|user| !users.contains(&user)) {
-                let known: Vec<&str> = users.iter().map(|user| self.nodes.plan.name(*user)).collect();
-                let name = self.nodes.plan.name(node);
+                let known: Vec<_> = users.iter().map(|user| self.nodes.name(*user)).collect();
+                let name = self.nodes.name(node);
                 return Err(Unknown::Wrong(format!(
                     "`{}`: {id} is no node that needs {name}; those are {}",
                     route.text(),
@@ -123,8 +123,8 @@ impl Engine<'_> {
                 )));
             }
         }
-        for &user in users {
-            if !chosen.iter().any(|id| id == self.nodes.plan.name(user)) {
+        for user in users {
+            if !chosen.iter().any(|id| *id == self.nodes.name(user)) {
                 self.scheduler.do_not_choose(user);
             }
         }

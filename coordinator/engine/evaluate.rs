@@ -117,7 +117,7 @@ impl Engine<'_> {
     }
 
     fn find(&self, id: &str) -> Result<NodeId, Unknown> {
-        let found = self.nodes.plan.names.find(id).map(NodeId);
+        let found = self.nodes.find(id);
         found.ok_or_else(|| Unknown::Wrong(format!("BUG: there is no node {id}")))
     }
 

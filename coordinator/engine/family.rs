@@ -16,7 +16,7 @@ use crate::expr::Items;
 use crate::key::ResultId;
 use crate::nodes::Item;
 use crate::plan::{Fan, OnItemFailure};
-use crate::store::Outcome;
+use crate::store::{Extra, Outcome};
 
 /// Items of one node that are under way at once. Enough to fill every worker, little enough to keep in memory.
 const WINDOW: usize = 4096;
@@ -132,7 +132,7 @@ impl Engine<'_> {
     /// The item that this item follows.
     pub(super) fn followed(&self, node: NodeId) -> Option<NodeId> {
         let Item { of, index } = self.nodes.item(node)?;
-        let leader = self.nodes.plan.flow(of)?.each()?;
+        let leader = self.nodes.flow(of)?.each()?;
         self.state.families.get(&leader)?.items.get(index as usize)?.map(|unit| unit.node)
     }
 
@@ -150,7 +150,7 @@ impl Engine<'_> {
     pub(super) fn open(&mut self, node: NodeId, source: Source) {
         self.state.families.insert(node, Family::new(source));
         self.scheduler.open(node);
-        if self.nodes.plan.flow(node).is_some_and(|flow| flow.repeat.is_some()) {
+        if self.nodes.flow(node).is_some_and(|flow| flow.repeat.is_some()) {
             let iteration = self.add_item(node, 0);
             self.scheduler.enter(iteration);
         } else {
@@ -191,12 +191,12 @@ impl Engine<'_> {
     }
 
     fn fan(&self, node: NodeId) -> Option<&Fan> {
-        self.nodes.plan.flow(node)?.fan.as_ref()
+        self.nodes.flow(node)?.fan.as_ref()
     }
 
     fn add_item(&mut self, of: NodeId, index: u32) -> NodeId {
         let node = self.nodes.add_item(of, index);
-        let added = self.scheduler.add(self.scheduler.urgency(of), of, &[]);
+        let added = self.scheduler.add(self.scheduler.urgency(of), of);
         assert_eq!(node, added, "BUG: two numbers for one item");
         self.keys.add();
         if self.fan(of).is_some_and(|fan| fan.on_item_failure == OnItemFailure::Null) {
@@ -291,7 +291,7 @@ impl Engine<'_> {
     /// Settles a node all of whose items are settled.
     fn try_close(&mut self, node: NodeId) {
         let draining = self.scheduler.is_draining(node);
-        let each = self.nodes.plan.flow(node).and_then(|flow| flow.each());
+        let each = self.nodes.flow(node).and_then(|flow| flow.each());
         let leader_closed = each.is_none_or(|leader| self.state.families.get(&leader).is_none_or(|f| f.closed));
         let Some(family) = self.state.families.get_mut(&node).filter(|family| !family.closed) else { return };
         let more = match &family.source {
@@ -308,7 +308,7 @@ impl Engine<'_> {
         let (failed, all, ran) = (family.failed, family.items.len(), family.ran);
         let first = family.first_failure.take();
         if let Some((index, error)) = first {
-            let name = self.nodes.plan.name(node);
+            let name = self.nodes.name(node);
             let message = format!("{failed} of its {all} items did not succeed; the first is {name}[{index}]: {error}");
             self.give_up(node, Outcome::Failed, message, None, Vec::new());
         } else if self.scheduler.is_hindered(node) {
@@ -343,7 +343,7 @@ impl Engine<'_> {
         self.keys.set(node, keys.finish());
         let digest: Digest = results.finish();
         self.keep(node, ResultId { kind: Kind::Json, digest }, None, At::Unknown);
-        self.finish(node, outcome, Writes::new(), None, None, None);
+        self.finish(node, outcome, Extra::default(), None, None, None);
     }
 
     /// An iteration is settled: it was the last, or there is another.
@@ -356,7 +356,7 @@ impl Engine<'_> {
             let why = format!("iteration {index} {}: {}", outcome.word(), error.unwrap_or_default());
             return self.give_up(of, Outcome::Failed, why, None, Vec::new());
         }
-        let repeat = self.nodes.plan.flow(of).and_then(|flow| flow.repeat.as_ref());
+        let repeat = self.nodes.flow(of).and_then(|flow| flow.repeat.as_ref());
         let repeat = repeat.expect("BUG: an iteration of a node that does not repeat");
         match self.is_enough(node, &repeat.until) {
             Ok(true) => {
@@ -403,6 +403,6 @@ impl Engine<'_> {
             let id = held.id;
             self.keep(of, id, None, At::Unknown);
         }
-        self.finish(of, outcome, Writes::new(), None, None, None);
+        self.finish(of, outcome, Extra::default(), None, None, None);
     }
 }

@@ -30,22 +30,24 @@ struct Gate {
 }
 
 impl Gates {
-    pub fn new(plan: &Plan) -> Gates {
+    /// Takes note of the gates of a plan whose first node has this number.
+    pub fn know(&mut self, plan: &Plan, first: usize) {
         let gate = |limits| Gate { limits, inside: 0, next_start: None, waiting: VecDeque::new() };
-        let mut gates = Gates::default();
-        gates.gates.extend(plan.groups.iter().map(|(_, limits)| gate(*limits)));
+        if self.gates.is_empty() {
+            // Those of groups come first; they are the same for all plans of a run.
+            self.gates.extend(plan.groups.iter().map(|(_, limits)| gate(*limits)));
+        }
         for node in (0..plan.len()).map(NodeId::new) {
             let Some(flow) = plan.flow(node) else { continue };
             let mut own: Vec<usize> = flow.group.into_iter().collect();
             if let Some(fan) = flow.fan.as_ref().filter(|fan| fan.limits != GroupLimits::default()) {
-                own.push(gates.gates.len());
-                gates.gates.push(gate(fan.limits));
+                own.push(self.gates.len());
+                self.gates.push(gate(fan.limits));
             }
             if !own.is_empty() {
-                gates.of.insert(node, own);
+                self.of.insert(NodeId::new(node.index() + first), own);
             }
         }
-        gates
     }
 }
 

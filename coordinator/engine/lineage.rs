@@ -16,6 +16,7 @@ use crate::expr::Scope;
 const HISTORY: usize = 20;
 
 /// The ancestors of nodes, as far as somebody may ask for them.
+#[derive(Default)]
 pub(super) struct Lineages {
     /// Whether anybody asks.
     pub are_used: bool,
@@ -29,12 +30,6 @@ struct Lineage {
     recent: Vec<(Rank, NodeId)>,
     /// The latest whose result is not null.
     last: Option<(Rank, NodeId)>,
-}
-
-impl Lineages {
-    pub fn new(are_used: bool) -> Lineages {
-        Lineages { are_used, handed: HashMap::new() }
-    }
 }
 
 impl Lineage {
@@ -56,7 +51,7 @@ impl Engine<'_> {
                 lineage.add(handed);
             }
         };
-        self.nodes.needs(node).iter().for_each(|need| from(*need));
+        self.nodes.needs(node).for_each(&mut from);
         self.followed(node).into_iter().for_each(&mut from);
         self.iteration_before(node).into_iter().for_each(&mut from);
         lineage
@@ -69,7 +64,7 @@ impl Engine<'_> {
         }
         let mut lineage = self.lineage(node);
         if is_done {
-            let rank = self.contexts.rank(&self.nodes, node);
+            let rank = self.contexts.rank(&self.nodes, node).unwrap_or(Rank(0));
             let result = self.state.results.get(&node).map(|held| held.id);
             let is_null = result.is_none_or(|id| id.kind == Kind::Json && id.digest == NULL_DIGEST);
             let last = (!is_null).then_some((rank, node));

@@ -101,7 +101,10 @@ impl Engine<'_> {
     pub(super) fn on_stored(&mut self, node: NodeId, record: Record) {
         let (digest, bytes) = (record.digest, record.len);
         let extra = Extra::decode(&record.extra).unwrap_or_default();
+        if extra.generates {
+            *self.state.readers.entry(self.nodes.declared(node)).or_insert(0) += 1;
+        }
         self.keep(node, ResultId { kind: record.kind, digest }, None, At::Key);
-        self.finish(node, Outcome::Cached, extra.writes, None, Some((digest, bytes)), None);
+        self.finish(node, Outcome::Cached, extra, None, Some((digest, bytes)), None);
     }
 }

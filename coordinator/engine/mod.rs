@@ -15,6 +15,7 @@ mod dispatch;
 mod evaluate;
 mod family;
 mod gates;
+mod generate;
 mod lineage;
 mod lookup;
 mod publish;

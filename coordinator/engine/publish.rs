@@ -11,7 +11,7 @@ impl Engine<'_> {
     /// list.
     pub(super) fn publish(&mut self, node: NodeId, mut writes: Writes) -> Result<Writes, Unknown> {
         let declared = self.nodes.declared(node);
-        let Some(flow) = self.nodes.plan.flow(declared).filter(|flow| !flow.publish.is_empty()) else {
+        let Some(flow) = self.nodes.flow(declared).filter(|flow| !flow.publish.is_empty()) else {
             return Ok(writes);
         };
         let is_item = declared != node;

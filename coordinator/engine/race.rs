@@ -7,14 +7,13 @@ use std::fs;
 
 use forkyard_shared::digest::{Digest, Hasher};
 use forkyard_shared::ids::NodeId;
-use forkyard_shared::protocol::Writes;
 use forkyard_shared::value::{Body, Kind, Value};
 use std::time::Duration;
 
 use super::core::Engine;
 use super::results::At;
 use crate::schedule::State;
-use crate::store::{NewResult, NewValue, Outcome};
+use crate::store::{Extra, NewResult, NewValue, Outcome};
 
 impl Engine<'_> {
     /// A member is done: its races can be decided.
@@ -47,14 +46,14 @@ impl Engine<'_> {
     }
 
     fn decide_race(&mut self, race: NodeId, first: NodeId) {
-        let flow = self.nodes.plan.flow(race).expect("BUG: a race without members");
+        let flow = self.nodes.flow(race).expect("BUG: a race without members");
         let key = self.race_key(&flow.race);
         let before = key.and_then(|key| self.reader.lookup(key)).and_then(|record| self.reader.read(&record).ok());
-        let before = before.and_then(|name| self.nodes.plan.names.find(std::str::from_utf8(&name).ok()?));
-        let before = before.map(NodeId).filter(|member| flow.race.contains(member) && self.is_done(*member));
+        let before = before.and_then(|name| self.nodes.find(std::str::from_utf8(&name).ok()?));
+        let before = before.filter(|member| flow.race.contains(member) && self.is_done(*member));
         let winner = before.unwrap_or(first);
         if let Some(key) = key.filter(|_| before.is_none()) {
-            let name = self.nodes.plan.name(winner).as_bytes().to_vec();
+            let name = self.nodes.name(winner).as_bytes().to_vec();
             let Value { kind, digest, body } = Value::inline(Kind::Text, name);
             let Body::Inline(name) = body else { unreachable!("BUG: an inline value that is none") };
             let (value, duration) = (NewValue::Bytes(name), Duration::ZERO);
@@ -78,7 +77,7 @@ impl Engine<'_> {
             State::Settled(Outcome::Cached) => Outcome::Cached,
             _ => Outcome::Ran,
         };
-        self.finish(race, outcome, Writes::new(), None, None, None);
+        self.finish(race, outcome, Extra::default(), None, None, None);
         for &loser in flow.race.iter().filter(|member| **member != winner) {
             self.lose(loser);
         }

@@ -93,7 +93,7 @@ impl Engine<'_> {
             }
             return;
         }
-        for producer in self.nodes.plan.results_of(node) {
+        for producer in self.nodes.results_of(node) {
             for unit in self.units(producer).unwrap_or_default().into_iter().flatten() {
                 self.forget(unit);
             }
@@ -118,7 +118,7 @@ impl Engine<'_> {
     /// The nodes whose results a node has read, items one by one.
     pub(super) fn read_by(&self, node: NodeId) -> Vec<NodeId> {
         let mut read = Vec::from_iter(self.followed(node));
-        for producer in self.nodes.plan.results_of(self.nodes.declared(node)) {
+        for producer in self.nodes.results_of(node) {
             read.extend(self.units(producer).unwrap_or_default().into_iter().flatten());
             read.push(self.source(producer));
         }

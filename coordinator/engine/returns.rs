@@ -40,7 +40,7 @@ impl Engine<'_> {
     }
 
     pub(super) fn on_completion(&mut self, worker: WorkerId, completion: Completion) {
-        let Completion { node, started_ns, duration_ns, outcome, writes, log } = completion;
+        let Completion { node, started_ns, duration_ns, outcome, writes, generates, log } = completion;
         let ran = Ran { worker, started_ns, duration_ns };
         self.costs.learn(self.nodes.op(node), duration_ns as f64 / 1e9);
         self.leave(node);
@@ -57,12 +57,12 @@ impl Engine<'_> {
                 self.tell(node, Outcome::Cancelled, None, None, Some(why));
                 self.blocked(node, blocked);
             }
-            Ok(value) => self.on_result(node, value, writes, ran, log),
+            Ok(value) => self.on_result(node, value, Extra { writes, generates }, ran, log),
             Err(failure) => self.on_failure(node, failure, ran, log),
         }
     }
 
-    pub(super) fn on_result(&mut self, node: NodeId, value: Value, writes: Writes, ran: Ran, log: Vec<u8>) {
+    pub(super) fn on_result(&mut self, node: NodeId, value: Value, extra: Extra, ran: Ran, log: Vec<u8>) {
         let (kind, digest, len) = (value.kind, value.digest, value.len());
         let changed = self.keys.changed_file(node);
         if changed.is_some() {
@@ -70,7 +70,7 @@ impl Engine<'_> {
             self.release_waiting(node);
         }
         let same = self.waiting_for(node);
-        let wanted = same.iter().chain([&node]).any(|node| self.readers(*node) > 0);
+        let wanted = same.iter().chain([&node]).any(|node| self.readers(*node) > 0) || extra.generates;
         let (new, bytes) = match value.body {
             Body::Inline(bytes) => {
                 let kept = wanted.then(|| bytes.clone());
@@ -87,6 +87,9 @@ impl Engine<'_> {
             }
         };
         let id = ResultId { kind, digest };
+        if extra.generates {
+            *self.state.readers.entry(self.nodes.declared(node)).or_insert(0) += 1;
+        }
         self.keep(node, id, bytes.clone(), At::Unknown);
         let mut not_kept = None;
         if let Some(path) = changed {
@@ -97,13 +100,13 @@ impl Engine<'_> {
             let key = self.keys.of(node);
             let duration = Duration::from_nanos(ran.duration_ns);
             let artifacts = self.nodes.artifacts(node).to_vec();
-            let extra = Extra { writes: writes.clone() }.encode();
+            let extra = extra.encode();
             self.writer.put(NewResult { node, key, kind, digest, value: new, duration, artifacts, wanted, extra });
         }
         self.finish(
             node,
             Outcome::Ran,
-            writes.clone(),
+            extra.clone(),
             Some((ran, log)),
             Some((digest, len)),
             not_kept.as_deref(),
@@ -113,7 +116,7 @@ impl Engine<'_> {
             if wanted {
                 self.state.same.entry(node).or_default().push(other);
             }
-            self.finish(other, Outcome::Cached, writes.clone(), None, Some((digest, len)), None);
+            self.finish(other, Outcome::Cached, extra.clone(), None, Some((digest, len)), None);
         }
     }
 
@@ -122,12 +125,16 @@ impl Engine<'_> {
         &mut self,
         node: NodeId,
         outcome: Outcome,
-        writes: Writes,
+        extra: Extra,
         ran: Option<(Ran, Vec<u8>)>,
         value: Option<(Digest, u64)>,
         not_kept: Option<&str>,
     ) {
-        let followed = self.route(node).and_then(|()| self.publish(node, writes));
+        let followed = self.route(node).and_then(|()| self.publish(node, extra.writes));
+        let followed = match followed {
+            Ok(writes) if extra.generates => self.generate(node).map(|()| writes),
+            followed => followed,
+        };
         let followed = followed.and_then(|writes| self.hand_on(node, &writes));
         let why = match followed {
             Ok(()) => {

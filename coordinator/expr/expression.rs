@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::sync::LazyLock;
 
+use minijinja::value::ValueKind;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 
 use super::items::Items;
@@ -171,7 +172,7 @@ impl Expression {
 
     fn defined(&self, value: Result<Value, minijinja::Error>) -> Result<Value, String> {
         let value = value.map_err(|error| self.wrong(reason(&error)))?;
-        if value.is_undefined() { Err(self.wrong("it is undefined".into())) } else { Ok(value) }
+        if has_undefined(&value) { Err(self.wrong("it is undefined, or a part of it".into())) } else { Ok(value) }
     }
 
     fn wrong(&self, why: String) -> String {
@@ -226,6 +227,21 @@ impl Uses {
         self.vars.extend(other.vars.iter().cloned());
         self.names.extend(other.names.iter());
         self.all_vars |= other.all_vars;
+    }
+}
+
+/// Whether it, or a part of it, is no value: that would come out as null.
+fn has_undefined(value: &Value) -> bool {
+    match value.kind() {
+        ValueKind::Undefined => true,
+        ValueKind::Seq => match value.downcast_object_ref::<Range>() {
+            Some(_) => false,
+            None => value.try_iter().is_ok_and(|mut items| items.any(|item| has_undefined(&item))),
+        },
+        ValueKind::Map => value.try_iter().is_ok_and(|mut keys| {
+            keys.any(|key| value.get_item(&key).is_ok_and(|field| has_undefined(&field)))
+        }),
+        _ => false,
     }
 }
 
@@ -293,6 +309,8 @@ mod tests {
         assert_eq!(is("{{ vars.k > 3 }}"), Ok(false));
         assert!(is("{{ vars.none_such > 3 }}").is_err());
         assert!(is("{{ vars.none_such }}").unwrap_err().contains("undefined"));
+        assert!(json("{{ [1, {'a': vars.none_such}] }}").unwrap_err().contains("undefined"));
+        assert_eq!(json("{{ [vars.none_such | default(3), vars.none_such is defined] }}").unwrap(), "[3,false]");
     }
 
     #[test]

@@ -19,6 +19,14 @@ use crate::graph::GraphBuilder;
 use crate::names::Names;
 use crate::plan::{Arg, Detail, Flow, GroupLimits, Over, PLAIN, Plan};
 
+/// What nodes that come into being find there.
+pub(crate) struct Outer {
+    /// The number of the first of them.
+    pub first: usize,
+    /// Nodes that they may name.
+    pub ids: Vec<(String, NodeId)>,
+}
+
 pub(super) struct Builder<'a> {
     path: PathBuf,
     ops_known: &'a Ops,
@@ -31,6 +39,9 @@ pub(super) struct Builder<'a> {
     /// Whether some op may set variables that nobody knows of.
     any_write: bool,
     groups: Vec<(String, GroupLimits)>,
+
+    /// Set for nodes that come into being while a run goes on.
+    outer: Option<Outer>,
 
     names: Names,
     ops: Vec<OpId>,
@@ -58,6 +69,7 @@ impl<'a> Builder<'a> {
             vars: BTreeMap::new(),
             any_write: false,
             groups: Vec::new(),
+            outer: None,
             names: Names::default(),
             ops: Vec::new(),
             detail_of: Vec::new(),
@@ -68,6 +80,19 @@ impl<'a> Builder<'a> {
             places: Vec::new(),
             file_starts: Vec::new(),
         }
+    }
+
+    /// For nodes that come into being in a run of `plan`: they know its artifacts, variables and groups.
+    pub fn within(plan: &Plan, ops: &'a Ops, outer: Outer) -> Builder<'a> {
+        let mut builder = Builder::new(&plan.path, ops);
+        builder.artifacts.clone_from(&plan.artifacts);
+        builder.vars.clone_from(&plan.vars);
+        builder.groups.clone_from(&plan.groups);
+        builder.settings.clone_from(&plan.settings);
+        // What they see of the state is not known before they are there.
+        builder.any_write = true;
+        builder.outer = Some(outer);
+        builder
     }
 
     /// What follows comes from file number `file`, whose paths are relative to `dir`.
@@ -179,7 +204,7 @@ impl<'a> Builder<'a> {
             [&parsed.uses, &parsed.flow.uses, &parsed.flow.items].into_iter().any(looks_back)
         });
         let by_mention: Vec<Option<NodeId>> =
-            self.mentioned.iter().map(|id| self.names.find(id).map(NodeId)).collect();
+            self.mentioned.iter().map(|id| self.find(id)).collect();
         let mut graph = GraphBuilder::new();
         let mut details: Vec<Detail> = Vec::with_capacity(self.details.len());
         let mut parsed = std::mem::take(&mut self.details).into_iter();
@@ -201,7 +226,8 @@ impl<'a> Builder<'a> {
                 let parsed = parsed.next().expect("BUG: a detail for each node that has one");
                 details.push(self.resolve(node, parsed, &published, &mut needs, &mut faults));
             }
-            graph.push(needs);
+            // What is there already is no part of this graph.
+            graph.push(needs.into_iter().filter_map(|need| self.local(need)));
             if faults.len() >= PROBLEMS_MAX {
                 break;
             }
@@ -256,10 +282,12 @@ impl<'a> Builder<'a> {
         let flow = |node: NodeId| detail(node).and_then(|detail| detail.flow.as_deref());
         for node in (0..self.ops.len()).map(NodeId::new) {
             let Some(leader) = flow(node).and_then(Flow::each) else { continue };
+            let Some(leader) = self.local(leader) else { continue };
             let id = self.names.get(leader.0);
+            let leads = self.global(leader);
             let fault = if flow(leader).is_none_or(|flow| flow.fan.is_none()) {
                 Some(Fault::at("each", format!("node `{id}` has no items: it has neither `foreach` nor `each`")))
-            } else if detail(node).is_some_and(|detail| detail.reads.contains(&leader)) {
+            } else if detail(node).is_some_and(|detail| detail.reads.contains(&leads)) {
                 let why = format!("with `each`, the result of `{id}` comes item by item: name it as `item`, not as `nodes.{id}.result`");
                 Some(Fault::at("each", why))
             } else {
@@ -298,12 +326,12 @@ impl<'a> Builder<'a> {
             says_more.then(|| Box::new(self.resolve_flow(node, &flow, &uses.outcomes, needs, faults)));
         for uses in [&uses, &flow.uses, &flow.items] {
             for id in uses.results.iter().chain(&uses.outcomes) {
-                match self.names.find(id).map(NodeId) {
+                match self.find(id) {
                     Some(need) => needs.push(need),
                     None => faults.push((node, self.unknown_node(id))),
                 }
             }
-            let read = uses.results.iter().filter_map(|id| self.names.find(id).map(NodeId));
+            let read = uses.results.iter().filter_map(|id| self.find(id));
             detail.reads.extend(read);
         }
         detail.reads.sort_unstable();
@@ -322,7 +350,7 @@ impl<'a> Builder<'a> {
             }
         }
         for id in artifact_results {
-            match self.names.find(&id).map(NodeId) {
+            match self.find(&id) {
                 Some(producer) => {
                     needs.push(producer);
                     detail.artifact_results.push(producer);
@@ -331,7 +359,7 @@ impl<'a> Builder<'a> {
             }
         }
         for (param, id) in results {
-            match self.names.find(&id).map(NodeId) {
+            match self.find(&id) {
                 Some(producer) => {
                     needs.push(producer);
                     detail.params[param].1 = Arg::Result(producer);
@@ -395,8 +423,8 @@ impl<'a> Builder<'a> {
         faults: &mut Vec<(NodeId, Fault)>,
     ) -> Flow {
         let mut flow = Flow::default();
-        let mut find = |key: &str, id: &str| match self.names.find(id).map(NodeId) {
-            Some(found) if found != node => Some(found),
+        let mut find = |key: &str, id: &str| match self.find(id) {
+            Some(found) if found != self.global(node) => Some(found),
             Some(_) => {
                 faults.push((node, Fault::at(key, format!("`{key}` names the node itself"))));
                 None
@@ -410,7 +438,7 @@ impl<'a> Builder<'a> {
         needs.extend(&flow.race);
         flow.terms.accepts.extend(&flow.race);
         let outcomes = outcomes.iter().chain(&parsed.uses.outcomes).chain(&parsed.items.outcomes);
-        flow.terms.accepts.extend(outcomes.filter_map(|id| self.names.find(id).map(NodeId)));
+        flow.terms.accepts.extend(outcomes.filter_map(|id| self.find(id)));
         if let Some(each) = parsed.each.as_ref().and_then(|id| find("each", id)) {
             needs.push(each);
             flow.terms.each = Some(each);
@@ -426,10 +454,29 @@ impl<'a> Builder<'a> {
         flow
     }
 
+    /// The node of this id: one of these, or one that is there already.
+    fn find(&self, id: &str) -> Option<NodeId> {
+        let own = self.names.find(id).map(|number| self.global(NodeId(number)));
+        own.or_else(|| self.outer.as_ref()?.ids.iter().find(|(known, _)| known == id).map(|(_, node)| *node))
+    }
+
+    /// The number in the run of a node of this manifest.
+    fn global(&self, node: NodeId) -> NodeId {
+        NodeId::new(node.index() + self.outer.as_ref().map_or(0, |outer| outer.first))
+    }
+
+    /// The number in this manifest of a node of the run, if it is here.
+    fn local(&self, node: NodeId) -> Option<NodeId> {
+        node.index().checked_sub(self.outer.as_ref().map_or(0, |outer| outer.first)).map(NodeId::new)
+    }
+
     fn unknown_node(&self, id: &str) -> Fault {
         // Looking for the nearest among a million ids would take longer than the run.
         let near = if self.names.len() <= 10_000 { nearest(id, self.names.iter()) } else { None };
-        let hint = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+        let mut hint = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+        if self.outer.is_some() {
+            hint += " (it may name the node that makes it, and those made with it)";
+        }
         Fault::new(format!("there is no node `{id}`{hint}"))
     }
 

@@ -4,11 +4,29 @@ use std::path::{Path, PathBuf};
 
 use forkyard_worker::Ops;
 
-use super::build::Builder;
+use super::build::{Builder, Outer};
 use super::problem::{Fault, ManifestError};
 use super::source::{Source, Syntax};
 use super::{jsonl, tables};
 use crate::plan::Plan;
+
+/// Checks nodes that come into being while a run goes on: JSON, a node a line. `name` says where they come from.
+///
+/// # Errors
+/// With every mistake in them.
+pub(crate) fn load_made(
+    text: String,
+    name: String,
+    plan: &Plan,
+    ops: &Ops,
+    outer: Outer,
+) -> Result<Plan, ManifestError> {
+    let mut builder = Builder::within(plan, ops, outer);
+    let source = Source { name, text, syntax: Syntax::JsonLines };
+    builder.enter(plan.dir.clone(), 0);
+    jsonl::read(&source, &mut builder);
+    builder.finish(&[source])
+}
 
 /// Reads a manifest and everything it includes.
 ///

@@ -12,7 +12,8 @@ mod source;
 mod tables;
 mod words;
 
-pub(crate) use load::load;
+pub(crate) use build::Outer;
+pub(crate) use load::{load, load_made};
 pub(crate) use node::kind_of;
 pub use problem::ManifestError;
 pub(crate) use settings::{ArtifactEntry, OnFailure, Settings};

@@ -25,6 +25,8 @@ pub(crate) struct Settings {
     /// Results that later nodes read are kept in memory up to this size.
     pub cache_bytes: u64,
     pub include: Vec<String>,
+    /// Nodes that may come into being while a run goes on.
+    pub max_generated: usize,
 }
 
 /// What a failed node means for the rest.
@@ -47,6 +49,7 @@ impl Default for Settings {
             layout: None,
             cache_bytes: 64 << 20,
             include: Vec::new(),
+            max_generated: 100_000,
         }
     }
 }
@@ -75,6 +78,10 @@ impl Settings {
                     let count = value.as_u64().filter(|n| (1..=1000).contains(n));
                     self.max_crashes = count.ok_or_else(|| wrong("a whole number from 1 to 1000"))? as u32;
                 }
+                "max_generated" => {
+                    let count = value.as_u64().filter(|n| *n <= 10_000_000);
+                    self.max_generated = count.ok_or_else(|| wrong("a whole number up to 10000000"))? as usize;
+                }
                 "layout" => {
                     let layout = value.as_str().and_then(StoreLayout::from_name);
                     let known = StoreLayout::ALL.map(|layout| format!("\"{}\"", layout.name())).join(", ");
@@ -93,8 +100,16 @@ impl Settings {
                     self.include = files.flatten().ok_or_else(|| wrong("a list of file names"))?;
                 }
                 _ => {
-                    let known =
-                        ["name", "commit", "on_failure", "max_crashes", "layout", "cache_bytes", "include"];
+                    let known = [
+                        "name",
+                        "commit",
+                        "on_failure",
+                        "max_crashes",
+                        "max_generated",
+                        "layout",
+                        "cache_bytes",
+                        "include",
+                    ];
                     let hint = did_you_mean(key, known);
                     return Err(Fault::at(key, format!("`[run]` has no key `{key}`{hint}")));
                 }

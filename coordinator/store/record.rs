@@ -34,10 +34,12 @@ pub(crate) struct Record {
 }
 
 /// What belongs to a result besides its value.
-#[derive(Debug, Default, PartialEq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
 pub(crate) struct Extra {
     /// What the node wrote to the state.
     pub writes: Writes,
+    /// Whether its value is nodes.
+    pub generates: bool,
 }
 
 impl Extra {

@@ -205,6 +205,8 @@ pub struct Completion {
     pub outcome: Result<Value, Failure>,
     /// What it wrote to the state.
     pub writes: Writes,
+    /// Whether what it returned is nodes: a JSON object that starts with `$nodes`.
+    pub generates: bool,
     /// What a command wrote to stderr.
     pub log: Vec<u8>,
 }

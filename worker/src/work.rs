@@ -13,7 +13,7 @@ use forkyard_shared::protocol::{
     ToCoordinator, ToWorker, WorkerEnds, Writes,
 };
 use forkyard_shared::sys;
-use forkyard_shared::value::{Body, INLINE_MAX_BYTES, Value};
+use forkyard_shared::value::{Body, INLINE_MAX_BYTES, Kind, Value};
 use ipc_channel::IpcError;
 use ipc_channel::ipc::{IpcReceiver, IpcSender};
 
@@ -87,7 +87,7 @@ impl<'a> Worker<'a> {
             let message = &batch.tasks[usize::from(index)];
             let started_ns = now;
             self.pulse.begin(message.node, started_ns);
-            let (outcome, writes, log) = self.attempt(message);
+            let Attempt { outcome, writes, generates, log } = self.attempt(message);
             self.pulse.end();
             now = sys::now_ns();
             let duration_ns = now - started_ns;
@@ -103,7 +103,8 @@ impl<'a> Worker<'a> {
             let written: usize =
                 writes.iter().map(|(key, json)| 8 + key.len() + json.as_ref().map_or(0, Vec::len)).sum();
             self.pending_bytes += 64 + log.len() + inline_bytes(&outcome) + written;
-            self.pending.push(Completion { node: message.node, started_ns, duration_ns, outcome, writes, log });
+            let node = message.node;
+            self.pending.push(Completion { node, started_ns, duration_ns, outcome, writes, generates, log });
             if duration_ns > REPORT_AT_ONCE_NS || self.pending_bytes > FLUSH_BYTES {
                 self.report(batch.number, std::mem::take(&mut returned))?;
             }
@@ -122,12 +123,17 @@ impl<'a> Worker<'a> {
         self.outbox.send(frame)
     }
 
-    fn attempt(&mut self, message: &Message) -> (Result<Value, Failure>, Writes, Vec<u8>) {
+    fn attempt(&mut self, message: &Message) -> Attempt {
         let task = match Task::new(message, self.attached, &mut self.mapped) {
             Ok(task) => task,
             Err(failed) => {
                 let failure = Failure { message: failed.message, cause: failed.cause };
-                return (Err(failure), Writes::new(), failed.log);
+                return Attempt {
+                    outcome: Err(failure),
+                    writes: Writes::new(),
+                    generates: false,
+                    log: failed.log,
+                };
             }
         };
         let op = self.ops.get(message.op);
@@ -141,6 +147,9 @@ impl<'a> Worker<'a> {
             );
             result = Err(Failed::new(text).because(Cause::Artifact(id)));
         }
+        let generates = result.as_ref().is_ok_and(|output| {
+            matches!(&output.value, Value { kind: Kind::Json, body: Body::Inline(bytes), .. } if bytes.starts_with(NODES))
+        });
         let result = result.and_then(|output| outsized(&task, output));
         let result = result.and_then(|output| Ok((output, task.into_state().into_writes()?)));
         let (outcome, writes, mut log) = match result {
@@ -152,9 +161,20 @@ impl<'a> Worker<'a> {
             }
         };
         log.truncate(LOG_MAX_BYTES);
-        (outcome, writes, log)
+        Attempt { outcome, writes, generates, log }
     }
 }
+
+/// What came of a task.
+struct Attempt {
+    outcome: Result<Value, Failure>,
+    writes: Writes,
+    generates: bool,
+    log: Vec<u8>,
+}
+
+/// How a result starts that is nodes: keys are sorted, and `$` comes before letters.
+const NODES: &[u8] = b"{\"$nodes\":";
 
 /// Moves an inline value that is too long for a message into a file.
 fn outsized(task: &Task, output: Output) -> Result<Output, Failed> {
