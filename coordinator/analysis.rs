@@ -6,8 +6,6 @@ use std::time::Duration;
 use forkyard_shared::ids::NodeId;
 
 use crate::dry_run::{DryRun, Fate};
-use crate::plan::Plan;
-use crate::run::urgencies;
 use crate::simulate::{Demand, makespan};
 
 /// The shape of what a run is about. Nodes that are stored are part of it.
@@ -48,17 +46,17 @@ pub(crate) struct Times {
 impl Times {
     /// The time of the stored result, else the node's estimate, else the mean of its op in earlier runs, else a guess.
     pub fn of(dry: &DryRun) -> Times {
-        let mut times = vec![Duration::ZERO; dry.plan.len()];
+        let mut times = vec![Duration::ZERO; dry.graph.len()];
         let mut guessed = 0;
         for node in dry.wanted() {
-            let op = dry.plan.ops[node.index()];
-            let declared = || dry.plan.detail(node).and_then(|detail| detail.estimate);
             times[node.index()] = match dry.fate(node) {
                 Fate::Cached(took) => took,
-                Fate::Runs | Fate::Unwanted => declared().unwrap_or_else(|| {
-                    guessed += usize::from(dry.costs.known(op).is_none());
-                    Duration::from_secs_f64(dry.costs.expected(op))
-                }),
+                Fate::Nothing | Fate::Unwanted => Duration::ZERO,
+                Fate::Runs => {
+                    let (expected, is_known) = dry.expected(node);
+                    guessed += usize::from(!is_known);
+                    expected
+                }
             };
         }
         Times { times, guessed }
@@ -71,18 +69,18 @@ impl Times {
 }
 
 impl Shape {
-    /// The shape of these nodes, each of which comes after all that it needs.
-    pub fn of(plan: &Plan, nodes: impl Iterator<Item = NodeId>, times: &Times) -> Shape {
+    /// The shape of a run.
+    pub fn of(dry: &DryRun, times: &Times) -> Shape {
         let (mut edges, mut level_widths, mut work) = (0, Vec::new(), Duration::ZERO);
-        let mut level = vec![0; plan.len()];
+        let mut level = vec![0; dry.graph.len()];
         // The critical path to the end of each node: its length, and the node before.
-        let mut way = vec![(Duration::ZERO, None); plan.len()];
+        let mut way = vec![(Duration::ZERO, None); dry.graph.len()];
         let longer = |a: &(Duration, NodeId), b: &(Duration, NodeId)| {
-            a.0.cmp(&b.0).then_with(|| plan.name(a.1).cmp(plan.name(b.1)))
+            a.0.cmp(&b.0).then_with(|| dry.name(a.1).cmp(&dry.name(b.1)))
         };
         let mut end: Option<(Duration, NodeId)> = None;
-        for node in nodes {
-            let needs = plan.graph.needs(node);
+        for node in dry.wanted() {
+            let needs = dry.graph.needs(node);
             edges += needs.len();
             level[node.index()] = needs.iter().map(|need| level[need.index()] + 1).max().unwrap_or(0);
             if level_widths.len() <= level[node.index()] {
@@ -115,9 +113,10 @@ impl Shape {
     /// What so many workers can make of it.
     pub fn forecast(&self, dry: &DryRun, times: &Times, workers: usize) -> Forecast {
         let run = |if_stored: &dyn Fn(Duration) -> Demand| {
-            makespan(&dry.plan.graph, urgencies(&dry.plan, &dry.costs), workers, |node| {
+            makespan(&dry.graph, dry.urgencies(|node| times.get(node)), workers, |node| {
                 match dry.fate(node) {
                     Fate::Unwanted => Demand::Unwanted,
+                    Fate::Nothing => Demand::Nothing,
                     Fate::Cached(took) => if_stored(took),
                     Fate::Runs => Demand::Worker(times.get(node)),
                 }

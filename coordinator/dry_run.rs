@@ -1,23 +1,30 @@
-//! What a run would do: every node looked up, without a pool and without touching the store. Behind
-//! `run --dry-run`, and behind `plan`, which counts and adds up what is found here.
+//! What a run would do: the engine itself, looking every node up and running none, without touching the store.
+//! Behind `run --dry-run`, and behind `plan`, which counts and adds up what is found here.
 
-use std::collections::HashMap;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use forkyard_shared::arena::ArenaWriter;
 use forkyard_shared::ids::NodeId;
-use forkyard_worker::Ops;
 
 use crate::cost::Costs;
-use crate::key::{Keys, ResultId, Said};
+use crate::engine::{Contexts, Engine, Progressing};
+use crate::graph::{Graph, GraphBuilder};
+use crate::init::Runtime;
+use crate::key::Keys;
 use crate::nodes::Nodes;
 use crate::plan::Plan;
-use crate::run::{RunError, choose, open_artifacts};
-use crate::store::{DigestMemo, Reader, StoreDir, latest_summary};
+use crate::pool::Pool;
+use crate::report::{EventsWanted, Report, ReportOptions};
+use crate::run::{Limits, RunError, choose, open_artifacts, urgencies};
+use crate::schedule::{Scheduler, Urgency};
+use crate::store::{DigestMemo, Reader, StoreDir, Writer, latest_summary};
 
-/// What a run would do with each node of a plan.
+/// What a run would do with each node: those of the manifest, and the items that they consist of.
 pub(crate) struct DryRun {
-    pub plan: Plan,
+    nodes: Nodes,
+    /// Nodes and items; a node that consists of items needs them.
+    pub graph: Graph,
     /// How long nodes of an op took in earlier runs.
     pub costs: Costs,
     /// All artifacts together.
@@ -30,6 +37,8 @@ pub(crate) struct DryRun {
 pub(crate) enum Fate {
     /// Nothing: `--only` leaves it out.
     Unwanted,
+    /// Nothing: it is skipped by its own rules, or all of it is in its items.
+    Nothing,
     /// Run it.
     Runs,
     /// Take the stored result, which took so long to compute.
@@ -37,54 +46,91 @@ pub(crate) enum Fate {
 }
 
 impl DryRun {
-    /// Looks every node up. A node that reads the result of one that would run, would run.
+    /// Looks every node up. A node that depends on the result of one that would run, would run.
     pub fn look(
         manifest: &Path,
         store: &Path,
         (only, refresh): (&[String], &[String]),
-        ops: &Ops,
+        runtime: &Runtime,
     ) -> Result<DryRun, RunError> {
+        let ops = runtime.ops();
         let plan = crate::manifest::load(manifest, ops).map_err(RunError::Manifest)?;
-        let (wanted, refresh) = choose(&plan, only, refresh)?;
+        // It is needed until the end of the process.
+        let plan: &'static Plan = Box::leak(Box::new(plan));
+        let (wanted, refresh) = choose(plan, only, refresh)?;
         let dir = StoreDir::new(store);
         let mut memo = DigestMemo::open(&dir.path);
-        let artifacts = open_artifacts(&plan)?;
+        let artifacts = open_artifacts(plan)?;
         let digests = artifacts.iter().map(|artifact| artifact.digest(&mut memo)).collect::<Result<_, _>>();
-        let mut keys = Keys::new(&plan, ops, digests.map_err(RunError::Artifact)?, memo)
+        let keys = Keys::new(plan, ops, digests.map_err(RunError::Artifact)?, memo)
             .map_err(|error| RunError::Internal(format!("read our executable: {error}")))?;
         // No store yet: everything would run.
-        let reader = Reader::look(&dir, 0).ok();
-
-        let mut results: HashMap<NodeId, ResultId> = HashMap::new();
-        let mut fates = vec![Fate::Unwanted; plan.len()];
-        for &node in plan.graph.order() {
-            if !wanted(node) {
-                continue;
-            }
-            let readable = plan.results_of(node).all(|producer| results.contains_key(&producer));
-            let key = if readable {
-                let said = Said::of(plan.detail(node));
-                keys.make(&Nodes::new(&plan), node, said, |producer| results.get(&producer).copied()).ok()
-            } else {
-                None
-            };
-            let anew = refresh.contains(&node) || !plan.is_cached(node);
-            fates[node.index()] = match key.filter(|_| !anew).and_then(|key| reader.as_ref()?.lookup(key)) {
-                Some(record) => {
-                    results.insert(node, ResultId { kind: record.kind, digest: record.digest });
-                    Fate::Cached(Duration::from_micros(record.duration_us))
-                }
-                None => Fate::Runs,
-            };
-        }
-        drop(keys);
+        let layout = dir.layout().unwrap_or_default();
+        let reader = Reader::look(&dir, 0).unwrap_or_else(|_| Reader::of_nothing(&dir, layout));
         let before = latest_summary(&dir.path).unwrap_or_default();
+        let costs = || Costs::new(ops.ids().count(), |op| before.op_seconds.get(ops.name(op)).copied());
+        let urgencies = urgencies(plan, &costs());
+        let mut scheduler = Scheduler::new(&plan.graph, urgencies, &wanted).with_terms(plan.terms());
+        plan.races().flat_map(|(_, members)| members).for_each(|member| scheduler.excuse(*member));
+        let quiet = ReportOptions { json: false, events: EventsWanted::None, quiet: true, trace: None };
+        let mut report = Report::new(&quiet, Instant::now(), 0).map_err(RunError::Usage)?;
+        let refused = |error: std::io::Error| RunError::Pool(error.to_string());
+        let mut pool = Pool::new(runtime.take_zygote().map_err(RunError::Pool)?, 1).map_err(refused)?;
+        let arena = ArenaWriter::new().map_err(refused)?;
+        let mut attach = |_: &Pool, _: &mut Report| Err(RunError::Internal("a dry run needs a worker".into()));
+        let engine = Engine {
+            nodes: Nodes::new(plan),
+            ops,
+            dir: &dir,
+            layout,
+            limits: Limits { on_failure: plan.settings.on_failure, max_failures: None, refresh },
+            scheduler,
+            keys,
+            contexts: Contexts::new(plan, ops, arena).map_err(RunError::Pool)?,
+            costs: costs(),
+            reader,
+            writer: Writer::of_nothing(),
+            pool: &mut pool,
+            report: &mut report,
+            attach: &mut attach,
+            state: Progressing::new(plan, ops, 1),
+        };
+        let (nodes, foreseen, families) = engine.foresee()?;
+
+        let fate = |node: NodeId| if wanted(node) { Fate::Nothing } else { Fate::Unwanted };
+        let mut fates: Vec<Fate> = (0..plan.len()).map(NodeId::new).map(fate).collect();
+        fates.resize(nodes.len(), Fate::Nothing);
+        foreseen.runs.iter().for_each(|node| fates[node.index()] = Fate::Runs);
+        foreseen.stored.iter().for_each(|(node, took)| fates[node.index()] = Fate::Cached(*took));
         Ok(DryRun {
-            plan,
-            costs: Costs::new(ops.ids().count(), |op| before.op_seconds.get(ops.name(op)).copied()),
+            graph: with_items(&nodes, families),
+            nodes,
+            costs: costs(),
             artifact_bytes: artifacts.iter().map(|artifact| artifact.bytes).sum(),
             fates,
         })
+    }
+
+    /// The node's id.
+    pub fn name(&self, node: NodeId) -> std::borrow::Cow<'_, str> {
+        self.nodes.name(node)
+    }
+
+    /// How long a node would take, and whether anybody knows: its estimate, else the mean of its op in earlier runs,
+    /// else a guess.
+    pub fn expected(&self, node: NodeId) -> (Duration, bool) {
+        let op = self.nodes.op(node);
+        match self.nodes.detail(node).and_then(|detail| detail.estimate) {
+            Some(estimate) => (estimate, true),
+            None => (Duration::from_secs_f64(self.costs.expected(op)), self.costs.known(op).is_some()),
+        }
+    }
+
+    /// What the order of nodes depends on, if they take these times.
+    pub fn urgencies(&self, time: impl Fn(NodeId) -> Duration) -> Vec<Urgency> {
+        let remaining = self.graph.remaining(|node| time(node).as_secs_f32()).into_iter().enumerate();
+        let priority = |node: NodeId| self.nodes.detail(node).map_or(0, |detail| detail.priority);
+        remaining.map(|(n, remaining)| Urgency { priority: priority(NodeId::new(n)), remaining }).collect()
     }
 
     /// What would be done with a node.
@@ -94,11 +140,27 @@ impl DryRun {
 
     /// Nodes that the run is about, each after all it needs.
     pub fn wanted(&self) -> impl Iterator<Item = NodeId> {
-        self.plan.graph.order().iter().copied().filter(|node| self.fate(*node) != Fate::Unwanted)
+        self.graph.order().iter().copied().filter(|node| self.fate(*node) != Fate::Unwanted)
     }
 
     /// Nodes that would run, in an order in which they could.
     pub fn to_run(&self) -> impl Iterator<Item = NodeId> {
         self.wanted().filter(|node| self.fate(*node) == Fate::Runs)
     }
+
+    /// How many would not, because their result is there.
+    pub fn cached(&self) -> usize {
+        self.wanted().filter(|node| matches!(self.fate(*node), Fate::Cached(_))).count()
+    }
+}
+
+/// The graph of all nodes, in which one that consists of items needs them.
+fn with_items(nodes: &Nodes, families: Vec<(NodeId, Vec<NodeId>)>) -> Graph {
+    let mut items = vec![Vec::new(); nodes.len()];
+    families.into_iter().for_each(|(node, units)| items[node.index()] = units);
+    let mut graph = GraphBuilder::new();
+    for node in (0..nodes.len()).map(NodeId::new) {
+        graph.push(nodes.needs(node).chain(std::mem::take(&mut items[node.index()])));
+    }
+    graph.build().unwrap_or_else(|cycle| panic!("BUG: items in a circle: {cycle:?}"))
 }

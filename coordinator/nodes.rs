@@ -8,11 +8,12 @@ use forkyard_shared::ids::{ArtifactId, NodeId, OpId};
 use crate::plan::{Detail, Flow, Plan};
 
 /// All nodes, by number.
-pub(crate) struct Nodes<'p> {
-    pub plan: &'p Plan,
+pub(crate) struct Nodes {
+    /// The manifest. It is needed until the end of the process.
+    pub plan: &'static Plan,
     /// Those after the plan's.
     later: Vec<Later>,
-    made: Vec<Made<'p>>,
+    made: Vec<Made>,
     /// The ids of nodes that were made.
     ids: HashMap<String, NodeId>,
 }
@@ -33,8 +34,8 @@ enum Later {
 }
 
 /// The nodes that one node has brought into being.
-struct Made<'p> {
-    plan: &'p Plan,
+struct Made {
+    plan: &'static Plan,
     first: NodeId,
     generator: NodeId,
     /// Their order, as [`crate::graph::Graph::ranks`] counts.
@@ -50,8 +51,8 @@ pub(crate) enum Origin {
     Made { generator: NodeId, number: u32, of: u32 },
 }
 
-impl<'p> Nodes<'p> {
-    pub fn new(plan: &'p Plan) -> Nodes<'p> {
+impl Nodes {
+    pub fn new(plan: &'static Plan) -> Nodes {
         Nodes { plan, later: Vec::new(), made: Vec::new(), ids: HashMap::new() }
     }
 
@@ -84,7 +85,7 @@ impl<'p> Nodes<'p> {
     }
 
     /// The plan that a declared node is in, its number there, and the number of that plan's first node.
-    fn home(&self, node: NodeId) -> (&'p Plan, NodeId, usize) {
+    fn home(&self, node: NodeId) -> (&'static Plan, NodeId, usize) {
         match self.later(node) {
             None => (self.plan, node, 0),
             Some(Later::Item(item)) => self.home(item.of),
@@ -126,7 +127,7 @@ impl<'p> Nodes<'p> {
     }
 
     /// `id`, or `id[index]`.
-    pub fn name(&self, node: NodeId) -> Cow<'p, str> {
+    pub fn name(&self, node: NodeId) -> Cow<'static, str> {
         if let Some(Item { of, index }) = self.item(node) {
             return format!("{}[{index}]", self.name(of)).into();
         }
@@ -140,18 +141,18 @@ impl<'p> Nodes<'p> {
     }
 
     /// What a node says beyond id, op and needs.
-    pub fn detail(&self, node: NodeId) -> Option<&'p Detail> {
+    pub fn detail(&self, node: NodeId) -> Option<&'static Detail> {
         let (plan, number, _) = self.home(node);
         plan.detail(number)
     }
 
     /// What a node says about whether, when and how often it runs.
-    pub fn flow(&self, node: NodeId) -> Option<&'p Flow> {
+    pub fn flow(&self, node: NodeId) -> Option<&'static Flow> {
         self.detail(node)?.flow.as_deref()
     }
 
     /// The nodes that it waits for, or that its node has waited for.
-    pub fn needs(&self, node: NodeId) -> impl Iterator<Item = NodeId> + use<'p> {
+    pub fn needs(&self, node: NodeId) -> impl Iterator<Item = NodeId> + use<> {
         let (plan, number, first) = self.home(node);
         let generator = match self.later(self.declared(node)) {
             Some(Later::Made { by, .. }) => Some(self.made[by as usize].generator),
@@ -162,19 +163,19 @@ impl<'p> Nodes<'p> {
     }
 
     /// The nodes that wait for it.
-    pub fn users(&self, node: NodeId) -> impl Iterator<Item = NodeId> + use<'p> {
+    pub fn users(&self, node: NodeId) -> impl Iterator<Item = NodeId> + use<> {
         let (plan, number, first) = self.home(node);
         plan.graph.users(number).iter().map(move |user| NodeId::new(user.index() + first))
     }
 
     /// The nodes whose results a node takes as parameters or artifacts, or in expressions.
-    pub fn results_of(&self, node: NodeId) -> impl Iterator<Item = NodeId> + use<'p> {
+    pub fn results_of(&self, node: NodeId) -> impl Iterator<Item = NodeId> + use<> {
         let (plan, number, _) = self.home(node);
         plan.results_of(number)
     }
 
     /// The artifacts that it names.
-    pub fn artifacts(&self, node: NodeId) -> &'p [ArtifactId] {
+    pub fn artifacts(&self, node: NodeId) -> &'static [ArtifactId] {
         let (plan, number, _) = self.home(node);
         plan.artifacts_of(number)
     }

@@ -155,8 +155,10 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         std::thread::spawn(move || Reader::look(&dir, LEARN_EARLY).ok())
     };
     let plan = manifest::load(&options.manifest, ops).map_err(RunError::Manifest)?;
-    let (wanted, refresh) = choose(&plan, &options.only, &options.refresh)?;
-    let artifacts = open_artifacts(&plan)?;
+    // It is needed until the end of the process.
+    let plan: &'static Plan = Box::leak(Box::new(plan));
+    let (wanted, refresh) = choose(plan, &options.only, &options.refresh)?;
+    let artifacts = open_artifacts(plan)?;
 
     let wanted_layout = plan.settings.layout;
     let (lock, layout) = dir.prepare(wanted_layout.unwrap_or_default()).map_err(RunError::Open)?;
@@ -165,7 +167,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     let before = latest_summary(&dir.path).unwrap_or_default();
     let costs = Costs::new(ops.ids().count(), |op| before.op_seconds.get(ops.name(op)).copied());
     let mut scheduler =
-        Scheduler::new(&plan.graph, urgencies(&plan, &costs), wanted).with_terms(plan.terms());
+        Scheduler::new(&plan.graph, urgencies(plan, &costs), wanted).with_terms(plan.terms());
     plan.races().flat_map(|(_, members)| members).for_each(|member| scheduler.excuse(*member));
     let workers = options.workers.unwrap_or_else(cores).min(scheduler.wanted()).max(1);
 
@@ -185,7 +187,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
 
     let internal = |error: std::io::Error| RunError::Pool(format!("make shared memory: {error}"));
     let arena = ArenaWriter::new().map_err(internal)?;
-    let contexts = Contexts::new(&plan, ops, arena).map_err(RunError::Pool)?;
+    let contexts = Contexts::new(plan, ops, arena).map_err(RunError::Pool)?;
     let arena = contexts.arena().file().try_clone().map_err(internal)?;
     let mut memo = DigestMemo::open(&dir.path).stop_when(pool.interrupted());
     // A file that is read for the first time is mapped before it is hashed: its pages come in large.
@@ -197,7 +199,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     let digests =
         artifacts.iter().map(|artifact| artifact.digest(&mut memo)).collect::<Result<Vec<Digest>, _>>();
     let digests = digests.map_err(RunError::Artifact)?;
-    let keys = Keys::new(&plan, ops, digests.clone(), memo)
+    let keys = Keys::new(plan, ops, digests.clone(), memo)
         .map_err(|e| RunError::Internal(format!("read our executable: {e}")))?;
     let reader = Reader::for_run(&dir, layout, scheduler.wanted(), early.join().unwrap_or(None))
         .map_err(RunError::Open)?;
@@ -225,7 +227,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         &dir.path.display().to_string(),
     );
     pool.watch_signals().map_err(|error| RunError::Pool(format!("watch for signals: {error}")))?;
-    let writer = Writer::start(&dir, layout, &run_dir, writer_settings(&plan, &artifacts, &pool)?)
+    let writer = Writer::start(&dir, layout, &run_dir, writer_settings(plan, &artifacts, &pool)?)
         .map_err(RunError::Open)?;
 
     let on_failure = if options.keep_going { OnFailure::Continue } else { plan.settings.on_failure };
@@ -242,7 +244,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         Ok(())
     };
     let mut engine = Engine {
-        nodes: Nodes::new(&plan),
+        nodes: Nodes::new(plan),
         ops,
         dir: &dir,
         layout,
@@ -256,7 +258,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         pool: &mut pool,
         report: &mut report,
         attach: &mut attach_late,
-        state: Progressing::new(&plan, ops, workers),
+        state: Progressing::new(plan, ops, workers),
     };
     let error = engine.run().err();
     engine.keys.save().ok();

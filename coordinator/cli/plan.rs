@@ -1,5 +1,6 @@
 //! `forkyard plan`: for people, for programs, for Graphviz.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -15,13 +16,13 @@ use crate::run::cores;
 use crate::text;
 
 pub(super) fn plan(args: &Plan, store: &Path, runtime: &Runtime) -> Result<Exit, Failure> {
-    let dry = DryRun::look(&args.manifest, store, (&args.only, &[]), runtime.ops())?;
+    let dry = DryRun::look(&args.manifest, store, (&args.only, &[]), runtime)?;
     let mut out = io::BufWriter::new(io::stdout().lock());
     if args.dot {
         return printed(dot(&dry, &mut out).and_then(|()| out.flush()));
     }
     let times = Times::of(&dry);
-    let shape = Shape::of(&dry.plan, dry.wanted(), &times);
+    let shape = Shape::of(&dry, &times);
     let forecast = shape.forecast(&dry, &times, args.workers.0.unwrap_or_else(cores));
     let analysis =
         Analysis { nodes: dry.wanted().count(), to_run: dry.to_run().count(), dry, times, shape, forecast };
@@ -43,13 +44,13 @@ struct Analysis {
 const PATH_SHOWN_MAX: usize = 10;
 
 impl Analysis {
-    fn name(&self, node: NodeId) -> &str {
-        self.dry.plan.name(node)
+    fn name(&self, node: NodeId) -> Cow<'_, str> {
+        self.dry.name(node)
     }
 
     fn json(&self, out: &mut impl Write) -> io::Result<()> {
         let Analysis { dry, nodes, to_run, times, shape, forecast } = self;
-        let path: Vec<&str> = shape.critical_path.iter().map(|node| self.name(*node)).collect();
+        let path: Vec<_> = shape.critical_path.iter().map(|node| self.name(*node)).collect();
         let object = json!({
             "v": 1,
             "nodes": nodes,
@@ -67,7 +68,7 @@ impl Analysis {
             "efficiency": forecast.efficiency(),
             "makespan_s": forecast.makespan.as_secs_f64(),
             "to_run": to_run,
-            "cached": nodes - to_run,
+            "cached": dry.cached(),
             "artifact_bytes": dry.artifact_bytes,
         });
         writeln!(out, "{object}")
@@ -81,7 +82,7 @@ impl Analysis {
         let [work, critical, makespan] =
             [shape.work, shape.critical_time, forecast.makespan].map(text::duration);
         let width = text::count(shape.width() as u64);
-        let cached = text::count((nodes - to_run) as u64);
+        let cached = text::count(dry.cached() as u64);
         writeln!(out, "{nodes_word}, {edges}, {levels}, the widest of {width}")?;
         writeln!(out, "{} would run, {cached} cached", text::plural(*to_run, "node"))?;
         if dry.artifact_bytes > 0 {
@@ -113,16 +114,16 @@ impl Analysis {
 /// A graph for Graphviz, in which an edge runs from a node to one that needs it. What is stored is filled.
 fn dot(dry: &DryRun, out: &mut impl Write) -> io::Result<()> {
     let quoted = |node: NodeId| {
-        let id = dry.plan.name(node).replace('\\', r"\\").replace('"', "\\\"");
+        let id = dry.name(node).replace('\\', r"\\").replace('"', "\\\"");
         format!("\"{id}\"")
     };
     writeln!(out, "digraph {{")?;
     for node in dry.wanted() {
-        let style = if dry.fate(node) == Fate::Runs { "" } else { " [style=filled]" };
+        let style = if matches!(dry.fate(node), Fate::Cached(_)) { " [style=filled]" } else { "" };
         writeln!(out, "  {}{style};", quoted(node))?;
     }
     for node in dry.wanted() {
-        for need in dry.plan.graph.needs(node) {
+        for need in dry.graph.needs(node) {
             writeln!(out, "  {} -> {};", quoted(*need), quoted(node))?;
         }
     }

@@ -14,12 +14,12 @@ use crate::text;
 
 pub(super) fn run(args: &Run, store: &Path, runtime: &Runtime) -> Result<Exit, Failure> {
     if args.dry_run {
-        let dry = DryRun::look(&args.manifest, store, (&args.only, &args.refresh), runtime.ops())?;
+        let dry = DryRun::look(&args.manifest, store, (&args.only, &args.refresh), runtime)?;
         let to_run = dry.to_run().count();
-        let cached = dry.wanted().count() - to_run;
+        let cached = dry.cached();
         eprintln!("{} would run, {} cached", text::plural(to_run, "node"), text::count(cached as u64));
         let mut out = std::io::stdout().lock();
-        return printed(dry.to_run().try_for_each(|node| writeln!(out, "{}", dry.plan.name(node))));
+        return printed(dry.to_run().try_for_each(|node| writeln!(out, "{}", dry.name(node))));
     }
     let options = RunOptions {
         manifest: args.manifest.clone(),

@@ -9,6 +9,7 @@ use forkyard_worker::Ops;
 
 use super::cache::Cache;
 use super::contexts::Contexts;
+use super::dry::Foreseen;
 use super::evaluate::Resolved;
 use super::family::Family;
 use super::gates::Gates;
@@ -31,7 +32,7 @@ pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
 /// A run in progress.
 pub(crate) struct Engine<'a> {
-    pub nodes: Nodes<'a>,
+    pub nodes: Nodes,
     pub ops: &'a Ops,
     pub dir: &'a StoreDir,
     pub layout: Layout,
@@ -81,6 +82,8 @@ pub(crate) struct Progressing {
     pub(super) errors: HashMap<NodeId, String>,
     pub(super) gates: Gates,
     pub(super) lineages: Lineages,
+    /// Set when nothing is to be run.
+    pub(super) foreseen: Option<Foreseen>,
     /// Nodes that came into being.
     pub(super) generated: usize,
     /// Set when only what accepts failures is still started.
@@ -163,6 +166,7 @@ impl Progressing {
             retries: HashSet::new(),
             readers: HashMap::new(),
             read_as_files: HashSet::new(),
+            foreseen: None,
             generated: 0,
             stopping: false,
             interrupts: 0,

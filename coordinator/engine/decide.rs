@@ -15,6 +15,8 @@ pub(super) enum Decision {
     LookUp,
     /// It is not run, by its own rules.
     Skip(String),
+    /// It is a race that is about to be decided.
+    Wait,
     /// Its items or iterations are.
     Open(Source),
 }
@@ -41,7 +43,9 @@ impl Engine<'_> {
             }
         }
         if !flow.race.is_empty() {
-            // Won, it would be settled.
+            if self.state.decidable.iter().any(|(race, _)| *race == node) {
+                return Ok(Decision::Wait);
+            }
             if self.all_skipped(&flow.race) {
                 return Ok(Decision::Skip("all its members were skipped".into()));
             }
@@ -86,6 +90,7 @@ impl Engine<'_> {
 
     /// The node is not run, by its own rules.
     pub(super) fn skip(&mut self, node: NodeId, why: &str) {
+        self.would_skip(node);
         self.scheduler.done(node, Outcome::Skipped);
         self.tell(node, Outcome::Skipped, None, None, Some(why));
         self.after(node, Outcome::Skipped, None);

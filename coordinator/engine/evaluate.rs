@@ -195,7 +195,8 @@ impl Engine<'_> {
 
     pub(super) fn result_bytes(&mut self, producer: NodeId) -> Result<(Kind, Vec<u8>), Unknown> {
         let producer = self.source(producer);
-        let held = self.state.results.get(&producer).expect("BUG: a node before the results that it reads");
+        let held = self.state.results.get(&producer);
+        let held = held.ok_or_else(|| format!("the result of {} is not there", self.nodes.name(producer)))?;
         let id = held.id;
         if let Some(bytes) = self.state.cache.get(producer) {
             return Ok((id.kind, bytes));

@@ -342,6 +342,10 @@ impl Engine<'_> {
         }
         self.keys.set(node, keys.finish());
         let digest: Digest = results.finish();
+        if self.is_dry() && outcome == Outcome::Ran {
+            // Nobody knows what the items will return.
+            return self.would_run_as_list(node);
+        }
         self.keep(node, ResultId { kind: Kind::Json, digest }, None, At::Unknown);
         self.finish(node, outcome, Extra::default(), None, None, None);
     }
@@ -355,6 +359,10 @@ impl Engine<'_> {
             close(self);
             let why = format!("iteration {index} {}: {}", outcome.word(), error.unwrap_or_default());
             return self.give_up(of, Outcome::Failed, why, None, Vec::new());
+        }
+        if self.is_dry() && outcome == Outcome::Ran {
+            close(self);
+            return self.would_run_as_list(of);
         }
         let repeat = self.nodes.flow(of).and_then(|flow| flow.repeat.as_ref());
         let repeat = repeat.expect("BUG: an iteration of a node that does not repeat");

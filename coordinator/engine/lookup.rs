@@ -35,6 +35,11 @@ impl Engine<'_> {
                     self.open(node, source);
                     continue;
                 }
+                Err(_) if self.is_dry() => {
+                    self.scheduler.must_run(node);
+                    continue;
+                }
+                Ok(Decision::Wait) => continue,
                 Err(Unknown::Wrong(why)) => {
                     self.scheduler.hold(node);
                     self.give_up(node, Outcome::Failed, why, None, Vec::new());
@@ -53,12 +58,14 @@ impl Engine<'_> {
                     self.scheduler.release(node);
                     return Ok(());
                 }
+                Err(_) if self.is_dry() => self.scheduler.must_run(node),
                 Err(message) => {
                     self.scheduler.hold(node);
                     self.give_up(node, Outcome::Failed, message, None, Vec::new());
                 }
                 Ok(key) => match self.stored(node, key) {
                     Some(record) => self.on_stored(node, record),
+                    None if self.is_dry() => self.scheduler.must_run(node),
                     None => self.must_run(node),
                 },
             }
@@ -100,6 +107,7 @@ impl Engine<'_> {
 
     pub(super) fn on_stored(&mut self, node: NodeId, record: Record) {
         let (digest, bytes) = (record.digest, record.len);
+        self.is_stored(node, &record);
         let extra = Extra::decode(&record.extra).unwrap_or_default();
         if extra.generates {
             *self.state.readers.entry(self.nodes.declared(node)).or_insert(0) += 1;

@@ -12,6 +12,7 @@ mod core;
 mod deaths;
 mod decide;
 mod dispatch;
+mod dry;
 mod evaluate;
 mod family;
 mod gates;

@@ -20,7 +20,7 @@ impl Engine<'_> {
     pub(super) fn reach_goal(&mut self, member: NodeId) {
         for at in 0..self.state.races.get(&member).map_or(0, Vec::len) {
             let race = self.state.races[&member][at];
-            if self.scheduler.state(race) == State::Waiting {
+            if matches!(self.scheduler.state(race), State::Waiting | State::Ready) {
                 self.state.decidable.push((race, member));
             }
         }
@@ -39,7 +39,7 @@ impl Engine<'_> {
     /// Decides every race that has a member at the goal.
     pub(super) fn decide_races(&mut self) {
         for (race, first) in std::mem::take(&mut self.state.decidable) {
-            if self.scheduler.state(race) == State::Waiting {
+            if matches!(self.scheduler.state(race), State::Waiting | State::Ready) {
                 self.decide_race(race, first);
             }
         }

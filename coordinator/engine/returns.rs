@@ -137,6 +137,11 @@ impl Engine<'_> {
         };
         let followed = followed.and_then(|writes| self.hand_on(node, &writes));
         let why = match followed {
+            // What it depends on is not there yet.
+            Err(_) if self.is_dry() => {
+                self.scheduler.done(node, outcome);
+                return self.after(node, outcome, None);
+            }
             Ok(()) => {
                 self.scheduler.done(node, outcome);
                 self.tell(node, outcome, ran, value, not_kept);

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use forkyard_shared::blob;
 use forkyard_shared::digest::{Digest, Hasher};
 
-use super::backend::Backend;
+use super::backend::{Backend, Nothing};
 use super::dir::StoreDir;
 use super::error::StoreError;
 use super::format::Layout;
@@ -54,6 +54,13 @@ impl Reader {
         let mut reader = Reader::open(dir, dir.layout()?)?;
         reader.backend.learn(most)?;
         Ok(reader)
+    }
+
+    /// For a store that is not there yet.
+    pub fn of_nothing(dir: &StoreDir, layout: Layout) -> Reader {
+        let dir = dir.clone();
+        let backend = Box::new(Nothing);
+        Reader { dir, layout, backend, distrusted: RefCell::default(), holding: Cell::default() }
     }
 
     fn open(dir: &StoreDir, layout: Layout) -> Result<Reader, StoreError> {

@@ -120,6 +120,18 @@ impl Writer {
         })
     }
 
+    /// One that keeps nothing.
+    pub fn of_nothing() -> Writer {
+        Writer {
+            queue: None,
+            thread: None,
+            progress: Arc::default(),
+            hurry: Arc::default(),
+            results: Vec::new(),
+            journal: Vec::new(),
+        }
+    }
+
     /// Takes a result; it goes to the thread with the next [`Writer::hand_over`].
     pub fn put(&mut self, result: NewResult) {
         self.results.push(result);
