@@ -73,6 +73,7 @@ impl Log {
         let wanted = Layout::from_name(layout).expect("a layout");
         let (lock, layout) = dir.prepare(wanted)?;
         let header = RunHeader {
+            given: std::collections::BTreeMap::new(),
             manifest: String::new(),
             name: None,
             nodes: 0,

@@ -1,6 +1,7 @@
 //! What a run would do: the engine itself, looking every node up and running none, without touching the store.
 //! Behind `run --dry-run`, and behind `plan`, which counts and adds up what is found here.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -49,12 +50,41 @@ impl DryRun {
     /// Looks every node up. A node that depends on the result of one that would run, would run.
     pub fn look(
         manifest: &Path,
+        given: &BTreeMap<String, String>,
         store: &Path,
         (only, refresh): (&[String], &[String]),
         runtime: &Runtime,
     ) -> Result<DryRun, RunError> {
+        DryRun::watch(manifest, given, store, (only, refresh), None, runtime).map(|(dry, _)| dry)
+    }
+
+    /// What is set after a node, if all that it takes is stored.
+    pub fn context(
+        manifest: &Path,
+        given: &BTreeMap<String, String>,
+        store: &Path,
+        node: &str,
+        runtime: &Runtime,
+    ) -> Result<Vec<(String, Vec<u8>)>, RunError> {
+        let context = DryRun::watch(manifest, given, store, (&[], &[]), Some(node), runtime)?.1;
+        context.ok_or_else(|| {
+            RunError::Usage(format!(
+                "node `{node}` of {}, or one that it needs, has no stored result: run the manifest first",
+                manifest.display()
+            ))
+        })
+    }
+
+    fn watch(
+        manifest: &Path,
+        given: &BTreeMap<String, String>,
+        store: &Path,
+        (only, refresh): (&[String], &[String]),
+        watched: Option<&str>,
+        runtime: &Runtime,
+    ) -> Result<(DryRun, Option<Vec<(String, Vec<u8>)>>), RunError> {
         let ops = runtime.ops();
-        let plan = crate::manifest::load(manifest, ops).map_err(RunError::Manifest)?;
+        let plan = crate::manifest::load(manifest, ops, given).map_err(RunError::Manifest)?;
         // It is needed until the end of the process.
         let plan: &'static Plan = Box::leak(Box::new(plan));
         let (wanted, refresh) = choose(plan, only, refresh)?;
@@ -95,20 +125,25 @@ impl DryRun {
             attach: &mut attach,
             state: Progressing::new(plan, ops, 1),
         };
-        let (nodes, foreseen, families) = engine.foresee()?;
+        let watched = watched.map(|id| {
+            let unknown = || RunError::Usage(format!("{} has no node `{id}`", manifest.display()));
+            plan.names.find(id).map(NodeId).ok_or_else(unknown)
+        });
+        let (nodes, foreseen, families, context) = engine.foresee(watched.transpose()?)?;
 
         let fate = |node: NodeId| if wanted(node) { Fate::Nothing } else { Fate::Unwanted };
         let mut fates: Vec<Fate> = (0..plan.len()).map(NodeId::new).map(fate).collect();
         fates.resize(nodes.len(), Fate::Nothing);
         foreseen.runs.iter().for_each(|node| fates[node.index()] = Fate::Runs);
         foreseen.stored.iter().for_each(|(node, took)| fates[node.index()] = Fate::Cached(*took));
-        Ok(DryRun {
+        let dry = DryRun {
             graph: with_items(&nodes, families),
             nodes,
             costs: costs(),
             artifact_bytes: artifacts.iter().map(|artifact| artifact.bytes).sum(),
             fates,
-        })
+        };
+        Ok((dry, context))
     }
 
     /// The node's id.

@@ -23,6 +23,7 @@ mod artifacts;
 #[doc(hidden)]
 pub mod bench;
 mod cli;
+mod context_file;
 mod cost;
 mod dry_run;
 mod engine;

@@ -14,6 +14,7 @@ use forkyard_shared::protocol::{FromZygote, Setup, ToCoordinator};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
+use crate::context_file;
 use crate::artifacts::{ArtifactProblem, OpenArtifact};
 use crate::cost::Costs;
 use crate::engine::{Contexts, Engine, Progressing};
@@ -34,6 +35,8 @@ use crate::text;
 /// What the user asks for beside the manifest.
 pub(crate) struct RunOptions {
     pub manifest: PathBuf,
+    /// Variables in place of those of the manifest, as JSON by name.
+    pub given: BTreeMap<String, String>,
     pub store: PathBuf,
     pub workers: Option<usize>,
     pub only: Vec<String>,
@@ -154,7 +157,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         let dir = dir.clone();
         std::thread::spawn(move || Reader::look(&dir, LEARN_EARLY).ok())
     };
-    let plan = manifest::load(&options.manifest, ops).map_err(RunError::Manifest)?;
+    let plan = manifest::load(&options.manifest, ops, &options.given).map_err(RunError::Manifest)?;
     // It is needed until the end of the process.
     let plan: &'static Plan = Box::leak(Box::new(plan));
     let (wanted, refresh) = choose(plan, &options.only, &options.refresh)?;
@@ -205,6 +208,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         .map_err(RunError::Open)?;
 
     let header = RunHeader {
+        given: options.given.clone(),
         manifest: options.manifest.display().to_string(),
         name: plan.settings.name.clone(),
         nodes: scheduler.wanted() as u64,
@@ -269,6 +273,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     let op_seconds: BTreeMap<String, f64> =
         engine.costs.means().map(|(op, s)| (ops.name(op).to_string(), s)).collect();
     let nodes = engine.scheduler.wanted();
+    let context = if engine.contexts.are_used() { Some(engine.contexts.at_end()) } else { None };
     drop(engine);
     drop(pool);
     dir.clear_tmp(None);
@@ -291,6 +296,11 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         artifact_bytes: artifacts.iter().map(|artifact| artifact.bytes).sum(),
         op_seconds: before.op_seconds.into_iter().chain(op_seconds).collect(),
     };
+    let vars = || plan.vars.iter().map(|(name, json)| (name.clone(), json.clone().into_bytes())).collect();
+    let context = context.unwrap_or_else(|| Ok(vars())).and_then(|vars| context_file::write(&vars));
+    if let Err(why) = context.and_then(|text| run_dir.write_context(&text).map_err(|error| error.to_string())) {
+        report.say(&format!("the context of this run is not kept: {why}"));
+    }
     run_dir.write_summary(&summary).ok();
     report.run_finished(run_dir.id, &summary);
     report.finish();

@@ -75,6 +75,11 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: StoreCommand,
     },
+    /// Variables as nodes leave them, as a file for `run --context`
+    Context {
+        #[command(subcommand)]
+        command: ContextCommand,
+    },
     /// Look at files that can be artifacts
     Artifact {
         #[command(subcommand)]
@@ -104,6 +109,9 @@ pub(super) struct Run {
     /// Run these nodes even if their results are stored
     #[arg(long, value_name = "NODE", num_args = 1..)]
     pub refresh: Vec<String>,
+    /// Variables in place of those of the manifest, as `context export` writes them
+    #[arg(long, value_name = "FILE")]
+    pub context: Option<PathBuf>,
     /// When a node fails, run on with everything that does not need it
     #[arg(long)]
     pub keep_going: bool,
@@ -248,6 +256,16 @@ pub(super) enum Sort {
     Duration,
     /// By the node's id
     Node,
+}
+
+#[derive(Subcommand)]
+pub(super) enum ContextCommand {
+    /// Write what is set at the end of a run, or after a node, as JSON
+    Export {
+        /// The run's number, or the node (default: the newest run)
+        #[arg(value_name = "RUN|NODE")]
+        of: Option<String>,
+    },
 }
 
 #[derive(Subcommand)]

@@ -2,6 +2,7 @@
 
 mod args;
 mod artifact;
+mod context;
 mod exit;
 mod import;
 mod logs;
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 
 use crate::init::Runtime;
-use args::{Args, ArtifactCommand, Command, ResultsCommand};
+use args::{Args, ArtifactCommand, ContextCommand, Command, ResultsCommand};
 use exit::Exit;
 
 /// Runs the `forkyard` command with this process's arguments. [`crate::init`] must have been called.
@@ -49,6 +50,9 @@ pub fn main() -> ExitCode {
             ResultsCommand::Export { format, run, file } => results::export(store, run, format, &file),
         },
         Command::Store { command } => store::store(store, command),
+        Command::Context { command: ContextCommand::Export { of } } => {
+            context::export(store, of.as_deref(), runtime)
+        }
         Command::Artifact { command: ArtifactCommand::Info { file, format, json } } => {
             artifact::info(&file, format.as_deref(), json)
         }

@@ -1,6 +1,7 @@
 //! `forkyard plan`: for people, for programs, for Graphviz.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -16,7 +17,7 @@ use crate::run::cores;
 use crate::text;
 
 pub(super) fn plan(args: &Plan, store: &Path, runtime: &Runtime) -> Result<Exit, Failure> {
-    let dry = DryRun::look(&args.manifest, store, (&args.only, &[]), runtime)?;
+    let dry = DryRun::look(&args.manifest, &BTreeMap::new(), store, (&args.only, &[]), runtime)?;
     let mut out = io::BufWriter::new(io::stdout().lock());
     if args.dot {
         return printed(dot(&dry, &mut out).and_then(|()| out.flush()));

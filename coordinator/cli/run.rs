@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::args::Run;
 use super::exit::{Exit, Failure, printed};
+use crate::context_file;
 use crate::dry_run::DryRun;
 use crate::init::Runtime;
 use crate::report::ReportOptions;
@@ -13,8 +14,10 @@ use crate::run::{Ending, RunError, RunOptions, RunResult};
 use crate::text;
 
 pub(super) fn run(args: &Run, store: &Path, runtime: &Runtime) -> Result<Exit, Failure> {
+    let given = args.context.as_deref().map(context_file::read).transpose();
+    let given = given.map_err(|why| Failure::new(Exit::Usage, why))?.unwrap_or_default();
     if args.dry_run {
-        let dry = DryRun::look(&args.manifest, store, (&args.only, &args.refresh), runtime)?;
+        let dry = DryRun::look(&args.manifest, &given, store, (&args.only, &args.refresh), runtime)?;
         let to_run = dry.to_run().count();
         let cached = dry.cached();
         eprintln!("{} would run, {} cached", text::plural(to_run, "node"), text::count(cached as u64));
@@ -22,6 +25,7 @@ pub(super) fn run(args: &Run, store: &Path, runtime: &Runtime) -> Result<Exit, F
         return printed(dry.to_run().try_for_each(|node| writeln!(out, "{}", dry.name(node))));
     }
     let options = RunOptions {
+        given,
         manifest: args.manifest.clone(),
         store: store.into(),
         workers: args.workers.0,

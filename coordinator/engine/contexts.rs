@@ -32,6 +32,8 @@ pub(crate) struct Contexts {
     readers: HashMap<NodeId, Ticket>,
     /// What all nodes together wrote.
     end: Context,
+    /// A node whose context somebody will ask for.
+    pub(super) watched: Option<NodeId>,
 }
 
 struct Handed {
@@ -59,6 +61,7 @@ impl Contexts {
             seen: HashMap::new(),
             readers: HashMap::new(),
             end: Context::EMPTY,
+            watched: None,
         };
         if plan.uses_state(ops) {
             contexts.begin(plan)?;
@@ -129,6 +132,15 @@ impl Contexts {
     /// Everything that is set at the end of the run.
     pub fn at_end(&self) -> Result<Vec<(String, Vec<u8>)>, String> {
         self.all(self.end)
+    }
+
+    /// Everything that is set after a node, if it is done.
+    pub(super) fn after(&self, plan: &Plan, node: NodeId) -> Result<Option<Vec<(String, Vec<u8>)>>, String> {
+        if !self.are_used() {
+            let vars = plan.vars.iter().map(|(name, json)| (name.clone(), json.clone().into_bytes()));
+            return Ok(Some(vars.collect()));
+        }
+        self.handed.get(&node).map(|handed| self.all(handed.context)).transpose()
     }
 
     fn all(&self, context: Context) -> Result<Vec<(String, Vec<u8>)>, String> {
@@ -277,7 +289,7 @@ impl Engine<'_> {
             Some(Item { of, .. }) => (true, self.state.followers.get(&of).map_or(0, Vec::len) + 1),
             None => (false, 0),
         };
-        users += self.scheduler.user_count(node);
+        users += self.scheduler.user_count(node) + usize::from(self.contexts.watched == Some(node));
         let items = self.item_contexts(node);
         let base = if items.is_empty() {
             self.contexts.state.retain(base);

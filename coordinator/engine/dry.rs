@@ -21,10 +21,15 @@ pub(crate) struct Foreseen {
     pub skipped: Vec<NodeId>,
 }
 
+/// All nodes, what would be done with them, the items of those that have any, and what is set after the one that was
+/// watched.
+type Prospect = (Nodes, Foreseen, Vec<(NodeId, Vec<NodeId>)>, Option<Vec<(String, Vec<u8>)>>);
+
 impl Engine<'_> {
     /// Looks every node up and runs none.
-    pub fn foresee(mut self) -> Result<(Nodes, Foreseen, Vec<(NodeId, Vec<NodeId>)>), RunError> {
+    pub fn foresee(mut self, watched: Option<NodeId>) -> Result<Prospect, RunError> {
         self.state.foreseen = Some(Foreseen::default());
+        self.contexts.watched = watched;
         loop {
             self.expand();
             self.look_up()?;
@@ -43,7 +48,9 @@ impl Engine<'_> {
             }
         }
         let families = self.state.families.keys().map(|node| (*node, self.all_units(*node))).collect();
-        Ok((self.nodes, self.state.foreseen.unwrap_or_default(), families))
+        let context = watched.map(|node| self.contexts.after(self.nodes.plan, node));
+        let context = context.transpose().map_err(RunError::Internal)?.flatten();
+        Ok((self.nodes, self.state.foreseen.unwrap_or_default(), families, context))
     }
 
     /// Whether nothing is to be run.

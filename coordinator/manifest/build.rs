@@ -36,6 +36,8 @@ pub(super) struct Builder<'a> {
     artifacts: Vec<ArtifactEntry>,
     problems: Vec<Problem>,
     vars: BTreeMap<String, String>,
+    /// Variables that replace those.
+    given: BTreeMap<String, String>,
     /// Whether some op may set variables that nobody knows of.
     any_write: bool,
     groups: Vec<(String, GroupLimits)>,
@@ -67,6 +69,7 @@ impl<'a> Builder<'a> {
             artifacts: Vec::new(),
             problems: Vec::new(),
             vars: BTreeMap::new(),
+            given: BTreeMap::new(),
             any_write: false,
             groups: Vec::new(),
             outer: None,
@@ -125,6 +128,11 @@ impl<'a> Builder<'a> {
         }
         self.artifacts.push(entry);
         Ok(())
+    }
+
+    /// Takes variables that replace those of the manifest.
+    pub fn give(&mut self, vars: &BTreeMap<String, String>) {
+        self.given.clone_from(vars);
     }
 
     /// Takes the variables of a `[vars]` table.
@@ -198,6 +206,8 @@ impl<'a> Builder<'a> {
     /// The plan, or everything that is wrong with the manifest.
     pub fn finish(mut self, sources: &[Source]) -> Result<Plan, ManifestError> {
         let mut faults: Vec<(NodeId, Fault)> = Vec::new();
+        let given = std::mem::take(&mut self.given);
+        self.vars.extend(given);
         let published = self.published();
         let looks_back = |uses: &Uses| uses.names.contains("history") || uses.names.contains("last_output");
         let uses_history = self.details.iter().any(|parsed| {

@@ -1,5 +1,6 @@
 //! Loading a manifest: the file itself and what it includes, then the checks across files.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use forkyard_worker::Ops;
@@ -28,12 +29,13 @@ pub(crate) fn load_made(
     builder.finish(&[source])
 }
 
-/// Reads a manifest and everything it includes.
+/// Reads a manifest and everything it includes. The variables in `given` take the place of those in `[vars]`.
 ///
 /// # Errors
 /// When a file cannot be read, or with every mistake in them.
-pub(crate) fn load(path: &Path, ops: &Ops) -> Result<Plan, ManifestError> {
+pub(crate) fn load(path: &Path, ops: &Ops, given: &BTreeMap<String, String>) -> Result<Plan, ManifestError> {
     let mut builder = Builder::new(path, ops);
+    builder.give(given);
     let mut sources = vec![Source::read(path)?];
     let mut files = vec![path.to_path_buf()];
     let mut at = 0;

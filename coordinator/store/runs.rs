@@ -26,6 +26,9 @@ pub(crate) struct RunHeader {
     pub started: u64,
     /// The loss window, in words.
     pub commit: String,
+    /// Variables that `--context` gave, as JSON by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub given: BTreeMap<String, String>,
 }
 
 /// `summary.json`.
@@ -70,6 +73,16 @@ impl RunDir {
             fs::remove_dir_all(&path).ok();
         }
         written.map(|()| RunDir { id, path })
+    }
+
+    /// What was set at its end.
+    pub fn context_path(&self) -> PathBuf {
+        self.path.join("context.json")
+    }
+
+    /// Keeps what was set at its end.
+    pub fn write_context(&self, text: &[u8]) -> io::Result<()> {
+        write_whole(&self.context_path(), text)
     }
 
     pub fn journal_path(&self) -> PathBuf {
