@@ -48,6 +48,7 @@ mod state;
 mod store;
 mod sweep;
 mod text;
+mod threads;
 mod timers;
 mod wfformat;
 

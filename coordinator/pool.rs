@@ -25,7 +25,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use parking_lot::Mutex;
 
-use crate::sweep;
+use crate::{sweep, threads};
 
 /// How long the coordinator looks for the next message before it sleeps.
 const SPIN: Duration = Duration::from_micros(30);
@@ -216,10 +216,9 @@ impl Pool {
     /// zygote ends with us.
     pub fn watch_signals(&self) -> io::Result<()> {
         let signals = end_signals();
-        // Every thread that is started from here on blocks them too.
         signals.thread_block()?;
         let (noticed, wake, interrupted) = (self.noticed.clone(), self.waker(), self.interrupted.clone());
-        std::thread::Builder::new().name("signals".into()).spawn(move || {
+        threads::start("signals", move || {
             while let Ok(signal) = signals.wait() {
                 interrupted.store(true, Relaxed);
                 noticed.lock().push(Event::Signal(signal));
@@ -237,9 +236,7 @@ impl Pool {
     /// The zygote holds the only other end of this socket: its end of file is the zygote's end.
     fn watch_zygote(&self) -> io::Result<()> {
         let (control, noticed, wake) = (self.control.clone(), self.noticed.clone(), self.waker());
-        std::thread::Builder::new().name("zygote watch".into()).spawn(move || {
-            // They are for the main thread.
-            SigSet::all().thread_block().ok();
+        threads::start("zygote watch", move || {
             while let Ok(Some(_)) = sys::receive_packet(&control) {}
             noticed.lock().push(Event::ZygoteGone);
             wake();

@@ -30,7 +30,7 @@ use crate::store::{
     DigestMemo, Layout, Lock, Reader, RunDir, RunHeader, RunSummary, StoreDir, StoreError, Writer,
     WriterSettings, latest_summary,
 };
-use crate::text;
+use crate::{text, threads};
 
 /// What the user asks for beside the manifest.
 pub(crate) struct RunOptions {
@@ -155,8 +155,9 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     // While the manifest is read: most of a run without changes is reading these two.
     let early = {
         let dir = dir.clone();
-        std::thread::spawn(move || Reader::look(&dir, LEARN_EARLY).ok())
+        threads::start("early look", move || Reader::look(&dir, LEARN_EARLY).ok())
     };
+    let early = early.map_err(|error| RunError::Pool(format!("start a thread: {error}")))?;
     let plan = manifest::load(&options.manifest, ops, &options.given).map_err(RunError::Manifest)?;
     // It is needed until the end of the process.
     let plan: &'static Plan = Box::leak(Box::new(plan));

@@ -9,6 +9,8 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use crate::threads;
+
 /// The lock, held.
 pub(crate) struct Lock(File);
 
@@ -86,7 +88,7 @@ impl AsFd for Lock {
 fn wait(file: &File) -> Result<bool, LockError> {
     let file = file.try_clone().map_err(LockError::Io)?;
     let (done, locked) = mpsc::channel();
-    std::thread::spawn(move || done.send(file.lock()));
+    threads::start("lock", move || done.send(file.lock())).map_err(LockError::Io)?;
     match locked.recv_timeout(GRACE) {
         Ok(result) => result.map(|()| true).map_err(LockError::Io),
         Err(_) => Ok(false),

@@ -23,6 +23,7 @@ use super::format::Layout;
 use super::journal::{self, JournalEntry};
 use super::record::Record;
 use super::runs::RunDir;
+use crate::threads;
 
 /// A result that took longer than this to compute is committed within [`SOON`].
 const DEAR: Duration = Duration::from_millis(10);
@@ -108,7 +109,7 @@ impl Writer {
             due: None,
             more_to_fold: true,
         };
-        let thread = std::thread::Builder::new().name("store".into()).spawn(move || work.serve(&requests));
+        let thread = threads::start("store", move || work.serve(&requests));
         let thread = thread.map_err(|error| StoreError::Io("start the store's thread".into(), error))?;
         Ok(Writer {
             queue: Some(queue),
