@@ -122,7 +122,8 @@ impl Log {
                 value,
                 duration: Duration::ZERO,
                 artifacts: Vec::new(),
-                wanted: false, extra: Vec::new(),
+                wanted: false,
+                extra: Vec::new(),
             });
         }
         let start = Instant::now();

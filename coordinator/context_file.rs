@@ -44,7 +44,8 @@ pub(crate) fn read(path: &Path) -> Result<BTreeMap<String, String>, String> {
         return Err(wrong(format!("it has version {}, and this forkyard reads version {VERSION}", file.v)));
     }
     let canonical = |(name, json): (String, Box<RawValue>)| {
-        let value: serde_json::Value = serde_json::from_str(json.get()).map_err(|error| wrong(error.to_string()))?;
+        let value: serde_json::Value =
+            serde_json::from_str(json.get()).map_err(|error| wrong(error.to_string()))?;
         Ok((name, value.to_string()))
     };
     file.vars.into_iter().map(canonical).collect()

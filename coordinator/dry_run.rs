@@ -107,7 +107,8 @@ impl DryRun {
         let refused = |error: std::io::Error| RunError::Pool(error.to_string());
         let mut pool = Pool::new(runtime.take_zygote().map_err(RunError::Pool)?, 1).map_err(refused)?;
         let arena = ArenaWriter::new().map_err(refused)?;
-        let mut attach = |_: &Pool, _: &mut Report| Err(RunError::Internal("a dry run needs a worker".into()));
+        let mut attach =
+            |_: &Pool, _: &mut Report| Err(RunError::Internal("a dry run needs a worker".into()));
         let engine = Engine {
             nodes: Nodes::new(plan),
             ops,

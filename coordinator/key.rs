@@ -183,7 +183,9 @@ impl<'a> Keys<'a> {
                         read.push(*producer);
                         each(Field::ParamResult, &result_bytes(result(*producer))?);
                     }
-                    Arg::EachResult | Arg::Template(_) => return Err("BUG: a key before its parameters".into()),
+                    Arg::EachResult | Arg::Template(_) => {
+                        return Err("BUG: a key before its parameters".into());
+                    }
                 }
             }
             for artifact in &detail.artifacts {
@@ -249,10 +251,7 @@ impl<'a> Keys<'a> {
     pub fn is_known_early(&self, nodes: &Nodes, node: NodeId) -> bool {
         let Some(detail) = nodes.detail(node) else { return true };
         let command = || self.ops.get(nodes.op(node)).signature().runs_command();
-        detail.flow.is_none()
-            && detail.is_known()
-            && nodes.results_of(node).next().is_none()
-            && !command()
+        detail.flow.is_none() && detail.is_known() && nodes.results_of(node).next().is_none() && !command()
     }
 
     /// A file that the node's key covers and that is not any more what it was when the key was made.
@@ -328,11 +327,7 @@ struct FileRead {
 
 /// The files that a command's key covers: what `files` names, and every word of its command line that is
 /// the name of a regular file.
-fn files(
-    detail: &Detail,
-    params: &[(String, Arg)],
-    memo: &mut DigestMemo,
-) -> Result<Vec<FileRead>, String> {
+fn files(detail: &Detail, params: &[(String, Arg)], memo: &mut DigestMemo) -> Result<Vec<FileRead>, String> {
     let Some(run) = json_param(params, "run") else { return Ok(Vec::new()) };
     let texts = |value: serde_json::Value| serde_json::from_value::<Vec<String>>(value).unwrap_or_default();
     let dir = working_dir(detail, params);

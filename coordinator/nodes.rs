@@ -30,7 +30,10 @@ pub(crate) struct Item {
 enum Later {
     Item(Item),
     /// A node of one of the `made` plans.
-    Made { by: u32, number: NodeId },
+    Made {
+        by: u32,
+        number: NodeId,
+    },
 }
 
 /// The nodes that one node has brought into being.
@@ -48,7 +51,11 @@ pub(crate) enum Origin {
     Plan,
     Item(Item),
     /// This node has made it, as the `number`-th of `of`, from 1.
-    Made { generator: NodeId, number: u32, of: u32 },
+    Made {
+        generator: NodeId,
+        number: u32,
+        of: u32,
+    },
 }
 
 impl Nodes {

@@ -56,6 +56,20 @@ fn end_signals() -> SigSet {
     signals
 }
 
+/// Asks a run to start nothing new.
+pub(crate) const PAUSE: Signal = Signal::SIGUSR1;
+/// Asks a paused run to go on.
+pub(crate) const RESUME: Signal = Signal::SIGUSR2;
+
+fn pause_signals() -> SigSet {
+    [PAUSE, RESUME].into_iter().collect()
+}
+
+/// From now on a signal that asks for a pause waits until somebody watches for it, and never ends us.
+pub(crate) fn hold_pauses() -> io::Result<()> {
+    Ok(pause_signals().thread_block()?)
+}
+
 /// Something one of our own threads wants the event loop to see.
 type Noticed = Arc<Mutex<Vec<Event>>>;
 
@@ -68,6 +82,7 @@ pub(crate) struct Pool {
     wake: IpcSender<Frame>,
     noticed: Noticed,
     interrupted: Arc<AtomicBool>,
+    paused: Arc<AtomicBool>,
     pulses: PulseBoard,
     places: Vec<Option<IpcSender<Frame>>>,
     /// In the environment of every command of the run.
@@ -92,6 +107,7 @@ impl Pool {
             wake: zygote.wake,
             noticed: Noticed::default(),
             interrupted: Arc::default(),
+            paused: Arc::default(),
             pulses: PulseBoard::new(workers)?,
             places: (0..workers).map(|_| None).collect(),
             token: random_token()?,
@@ -218,10 +234,17 @@ impl Pool {
         let signals = end_signals();
         signals.thread_block()?;
         let (noticed, wake, interrupted) = (self.noticed.clone(), self.waker(), self.interrupted.clone());
+        let (paused, watched) = (self.paused.clone(), signals | pause_signals());
         threads::start("signals", move || {
-            while let Ok(signal) = signals.wait() {
-                interrupted.store(true, Relaxed);
-                noticed.lock().push(Event::Signal(signal));
+            while let Ok(signal) = watched.wait() {
+                match signal {
+                    PAUSE => paused.store(true, Relaxed),
+                    RESUME => paused.store(false, Relaxed),
+                    signal => {
+                        interrupted.store(true, Relaxed);
+                        noticed.lock().push(Event::Signal(signal));
+                    }
+                }
                 wake();
             }
         })?;
@@ -231,6 +254,11 @@ impl Pool {
     /// Set as soon as a signal asks us to end, for whoever is at something long.
     pub fn interrupted(&self) -> Arc<AtomicBool> {
         self.interrupted.clone()
+    }
+
+    /// Whether a pause was asked for, and no end of it.
+    pub fn is_paused(&self) -> bool {
+        self.paused.load(Relaxed)
     }
 
     /// The zygote holds the only other end of this socket: its end of file is the zygote's end.

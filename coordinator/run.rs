@@ -14,8 +14,8 @@ use forkyard_shared::protocol::{FromZygote, Setup, ToCoordinator};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
-use crate::context_file;
 use crate::artifacts::{ArtifactProblem, OpenArtifact};
+use crate::context_file;
 use crate::cost::Costs;
 use crate::engine::{Contexts, Engine, Progressing};
 use crate::init::Runtime;
@@ -23,7 +23,7 @@ use crate::key::Keys;
 use crate::manifest::{self, ManifestError, OnFailure, nearest};
 use crate::nodes::Nodes;
 use crate::plan::Plan;
-use crate::pool::{Event, Pool};
+use crate::pool::{self, Event, Pool};
 use crate::report::{Report, ReportOptions};
 use crate::schedule::{Scheduler, Urgency};
 use crate::store::{
@@ -150,6 +150,7 @@ const LEARN_EARLY: u64 = 200_000;
 /// When nothing could be run at all. What went wrong later is in the result.
 pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, RunError> {
     let start = Instant::now();
+    pool::hold_pauses().map_err(|error| RunError::Pool(format!("block signals: {error}")))?;
     let ops = runtime.ops();
     let dir = StoreDir::new(&options.store);
     // While the manifest is read: most of a run without changes is reading these two.
@@ -170,8 +171,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
 
     let before = latest_summary(&dir.path).unwrap_or_default();
     let costs = Costs::new(ops.ids().count(), |op| before.op_seconds.get(ops.name(op)).copied());
-    let mut scheduler =
-        Scheduler::new(&plan.graph, urgencies(plan, &costs), wanted).with_terms(plan.terms());
+    let mut scheduler = Scheduler::new(&plan.graph, urgencies(plan, &costs), wanted).with_terms(plan.terms());
     plan.races().flat_map(|(_, members)| members).for_each(|member| scheduler.excuse(*member));
     let workers = options.workers.unwrap_or_else(cores).min(scheduler.wanted()).max(1);
 
@@ -252,6 +252,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         nodes: Nodes::new(plan),
         ops,
         dir: &dir,
+        run: &run_dir,
         layout,
         limits: Limits { on_failure, max_failures, refresh },
         scheduler,
@@ -299,9 +300,11 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     };
     let vars = || plan.vars.iter().map(|(name, json)| (name.clone(), json.clone().into_bytes())).collect();
     let context = context.unwrap_or_else(|| Ok(vars())).and_then(|vars| context_file::write(&vars));
-    if let Err(why) = context.and_then(|text| run_dir.write_context(&text).map_err(|error| error.to_string())) {
+    if let Err(why) = context.and_then(|text| run_dir.write_context(&text).map_err(|error| error.to_string()))
+    {
         report.say(&format!("the context of this run is not kept: {why}"));
     }
+    run_dir.mark_paused(false).ok();
     run_dir.write_summary(&summary).ok();
     report.run_finished(run_dir.id, &summary);
     report.finish();

@@ -157,13 +157,7 @@ impl Counts {
 
     /// Nodes that are settled.
     pub fn settled(&self) -> usize {
-        self.ran
-            + self.cached
-            + self.failed
-            + self.timed_out
-            + self.blocked
-            + self.cancelled
-            + self.skipped
+        self.ran + self.cached + self.failed + self.timed_out + self.blocked + self.cancelled + self.skipped
     }
 
     /// Nodes that failed by themselves, and that somebody wanted to succeed.
@@ -313,7 +307,8 @@ impl<'g> Scheduler<'g> {
     pub fn open(&mut self, node: NodeId) {
         assert_eq!(self.state(node), State::Ready, "BUG: node {} is opened but was not ready", node.0);
         self.state[node.index()] = State::Open;
-        let users: Vec<NodeId> = self.graph_users(node).iter().chain(self.late_users(node)).copied().collect();
+        let users: Vec<NodeId> =
+            self.graph_users(node).iter().chain(self.late_users(node)).copied().collect();
         for user in users {
             if self.terms_of(user).is_some_and(|terms| terms.each == Some(node)) {
                 self.marks[user.index()] |= mark::EACH_OPEN;
@@ -510,7 +505,8 @@ impl<'g> Scheduler<'g> {
     fn cancel_one(&mut self, node: NodeId) {
         self.settle(node, Outcome::Cancelled);
         self.cancelled.push(node);
-        let users: Vec<NodeId> = self.graph_users(node).iter().chain(self.late_users(node)).copied().collect();
+        let users: Vec<NodeId> =
+            self.graph_users(node).iter().chain(self.late_users(node)).copied().collect();
         for user in users {
             if self.accepts(user, node) {
                 self.met(user, Outcome::Cancelled);

@@ -27,8 +27,7 @@ fn cow(task: &Task) -> Result<Output, Failed> {
     }
     let mut total = 0;
     task.state().each(|_, json| total += number(json).unwrap_or(0))?;
-    let mut out: BTreeMap<String, u64> =
-        (0..50).map(|i| (format!("metric_{i}"), i * layer * node)).collect();
+    let mut out: BTreeMap<String, u64> = (0..50).map(|i| (format!("metric_{i}"), i * layer * node)).collect();
     out.extend([("layer".into(), layer), ("node".into(), node), ("total".into(), total)]);
     Output::json(&out)
 }

@@ -57,6 +57,21 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Stop the run that goes on, as Ctrl-C does: what runs ends, and is kept
+    Cancel {
+        /// The run's number (default: the one that goes on)
+        run: Option<u64>,
+    },
+    /// Have the run that goes on start nothing new; what runs goes on to its end
+    Pause {
+        /// The run's number (default: the one that goes on)
+        run: Option<u64>,
+    },
+    /// Have a paused run go on
+    Resume {
+        /// The run's number (default: the one that goes on)
+        run: Option<u64>,
+    },
     /// What a node's command wrote to stderr
     Logs {
         /// The run's number, or the node

@@ -3,6 +3,7 @@
 mod args;
 mod artifact;
 mod context;
+mod control;
 mod exit;
 mod import;
 mod logs;
@@ -17,7 +18,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 
 use crate::init::Runtime;
-use args::{Args, ArtifactCommand, ContextCommand, Command, ResultsCommand};
+use args::{Args, ArtifactCommand, Command, ContextCommand, ResultsCommand};
+use control::Request;
 use exit::Exit;
 
 /// Runs the `forkyard` command with this process's arguments. [`crate::init`] must have been called.
@@ -43,6 +45,9 @@ pub fn main() -> ExitCode {
         Command::Plan(plan) => plan::plan(&plan, store, runtime),
         Command::Runs { json } => runs::list(store, json),
         Command::Status { run, json } => runs::status(store, run, json),
+        Command::Cancel { run } => control::control(store, run, Request::Cancel),
+        Command::Pause { run } => control::control(store, run, Request::Pause),
+        Command::Resume { run } => control::control(store, run, Request::Resume),
         Command::Logs { run_or_node, node } => logs::logs(store, &run_or_node, node.as_deref()),
         Command::Results { command } => match command {
             ResultsCommand::Ls { run, json } => results::ls(store, run, json),

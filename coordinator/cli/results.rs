@@ -109,11 +109,7 @@ fn written(
 }
 
 /// The result of a node that consists of items: their results as a JSON list, one by one.
-fn cat_list(
-    dir: &StoreDir,
-    node: &str,
-    nodes: &BTreeMap<String, JournalEntry>,
-) -> Result<Exit, Failure> {
+fn cat_list(dir: &StoreDir, node: &str, nodes: &BTreeMap<String, JournalEntry>) -> Result<Exit, Failure> {
     let reader = Reader::look(dir, 0)?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     for index in 0.. {
@@ -135,7 +131,8 @@ fn cat_list(
                 serde_json::to_writer(&mut out, &String::from_utf8_lossy(&bytes)).map_err(Into::into)
             }),
             Kind::Bytes => {
-                let why = format!("`{name}` is bytes, which no JSON list holds: `forkyard results cat '{name}'`");
+                let why =
+                    format!("`{name}` is bytes, which no JSON list holds: `forkyard results cat '{name}'`");
                 return Err(Failure::new(Exit::Usage, why));
             }
         };

@@ -49,6 +49,7 @@ fn state(store: &Path, run: &RunDir, header: &RunHeader) -> &'static str {
         Some(summary) if summary.ran + summary.cached == summary.nodes => "done",
         Some(summary) if summary.cancelled > 0 && summary.failed + summary.timed_out == 0 => "stopped",
         Some(_) => "failed",
+        None if alive() && run.is_paused() => "paused",
         None if alive() => "running",
         None => "killed",
     }

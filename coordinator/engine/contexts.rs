@@ -73,9 +73,13 @@ impl Contexts {
     pub(super) fn begin(&mut self, plan: &Plan) -> Result<(), String> {
         if !self.are_used() {
             self.order = plan.graph.ranks();
-            let vars: Writes =
-                plan.vars.iter().map(|(name, json)| (name.clone(), Some(json.clone().into_bytes()))).collect();
-            self.root = self.state.write(Context::EMPTY, Rank(1), &vars).map_err(|error| error.to_string())?;
+            let vars: Writes = plan
+                .vars
+                .iter()
+                .map(|(name, json)| (name.clone(), Some(json.clone().into_bytes())))
+                .collect();
+            self.root =
+                self.state.write(Context::EMPTY, Rank(1), &vars).map_err(|error| error.to_string())?;
             self.state.retain(self.root);
             self.end = self.root;
         }
@@ -146,7 +150,9 @@ impl Contexts {
     fn all(&self, context: Context) -> Result<Vec<(String, Vec<u8>)>, String> {
         let mut all = Vec::new();
         let snapshot = self.state.snapshot(context);
-        snapshot.iter(|key, json| all.push((key.into(), json.to_vec()))).map_err(|error| error.to_string())?;
+        snapshot
+            .iter(|key, json| all.push((key.into(), json.to_vec())))
+            .map_err(|error| error.to_string())?;
         all.sort();
         Ok(all)
     }
@@ -280,7 +286,8 @@ impl Engine<'_> {
             None if writes.is_empty() => Rank(0),
             None => {
                 return Err(Unknown::Wrong(
-                    "it sets a variable, and there are too many nodes that bring nodes into being above it".into(),
+                    "it sets a variable, and there are too many nodes that bring nodes into being above it"
+                        .into(),
                 ));
             }
         };

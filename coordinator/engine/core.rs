@@ -24,7 +24,7 @@ use crate::pool::{Event, Pool};
 use crate::report::{Finished, Ran, Report};
 use crate::run::{Ending, Limits, RunError};
 use crate::schedule::{Scheduler, State};
-use crate::store::{JournalEntry, Layout, Outcome, Reader, StoreDir, Writer};
+use crate::store::{JournalEntry, Layout, Outcome, Reader, RunDir, StoreDir, Writer};
 use crate::timers::{Timer, Timers};
 
 /// How often memory is sampled.
@@ -35,6 +35,7 @@ pub(crate) struct Engine<'a> {
     pub nodes: Nodes,
     pub ops: &'a Ops,
     pub dir: &'a StoreDir,
+    pub run: &'a RunDir,
     pub layout: Layout,
     pub limits: Limits,
     pub scheduler: Scheduler<'a>,
@@ -96,6 +97,8 @@ pub(crate) struct Progressing {
     pub(super) read_as_files: HashSet<NodeId>,
     /// Set when nothing new is to be started.
     pub(super) stopping: bool,
+    /// Set while nothing new is to be started for now.
+    pub(super) paused: bool,
     pub(super) interrupts: u32,
     pub ending: Ending,
     pub peak_private_bytes: u64,
@@ -169,6 +172,7 @@ impl Progressing {
             foreseen: None,
             generated: 0,
             stopping: false,
+            paused: false,
             interrupts: 0,
             ending: Ending::Complete,
             peak_private_bytes: 0,
@@ -210,6 +214,7 @@ impl Engine<'_> {
                 self.decide_races();
             }
             self.tell_cancelled();
+            self.heed_pause();
             self.fill_workers()?;
             self.writer.hand_over();
             self.take_placed();

@@ -11,9 +11,9 @@ use forkyard_worker::Ops;
 
 use super::core::Engine;
 use super::results::Unread;
-use crate::places::{self, Life};
 use crate::key::Said;
 use crate::nodes::Nodes;
+use crate::places::{self, Life};
 use crate::run::RunError;
 use crate::schedule::State;
 use crate::store::Outcome;
@@ -31,7 +31,7 @@ const MESSAGE_BYTES: usize = 64 << 10;
 
 impl Engine<'_> {
     pub(super) fn fill_workers(&mut self) -> Result<(), RunError> {
-        while !self.state.stopping && self.scheduler.runnable() > 0 {
+        while !self.state.stopping && !self.state.paused && self.scheduler.runnable() > 0 {
             let Some(worker) = self.next_place()? else { break };
             if !self.send_batch(worker) {
                 break;
@@ -74,9 +74,10 @@ impl Engine<'_> {
             place.is_alive()
                 && place.killing.is_none()
                 && place.free_slot().is_some()
-                && place.in_use().iter().all(|(_, sent)| {
-                    sent.nodes.iter().all(|n| self.costs.may_queue(self.nodes.op(*n)))
-                })
+                && place
+                    .in_use()
+                    .iter()
+                    .all(|(_, sent)| sent.nodes.iter().all(|n| self.costs.may_queue(self.nodes.op(*n))))
         });
         Ok(short)
     }
@@ -171,7 +172,8 @@ impl Engine<'_> {
                 let Ok(key) = keys.make(&self.nodes, user, said, |_| None) else { return false };
                 // One that is stored, or on its way, is settled when it becomes ready.
                 let stored = !self.limits.runs_anew(&self.nodes, user) && self.reader.lookup(key).is_some();
-                let taken = !stored && (!shares_its_key(&self.nodes, self.ops, user) || claim(in_flight, key));
+                let taken =
+                    !stored && (!shares_its_key(&self.nodes, self.ops, user) || claim(in_flight, key));
                 if taken {
                     chained.push(user);
                 }
@@ -186,7 +188,8 @@ impl Engine<'_> {
 
     /// Notes that a node is on its way; false if an identical one is already, for which it now waits.
     fn claim(&mut self, node: NodeId) -> bool {
-        if !shares_its_key(&self.nodes, self.ops, node) || claim(&mut self.state.in_flight, self.keys.of(node))
+        if !shares_its_key(&self.nodes, self.ops, node)
+            || claim(&mut self.state.in_flight, self.keys.of(node))
         {
             return true;
         }

@@ -177,7 +177,9 @@ impl Engine<'_> {
     pub(super) fn as_json(&self, producer: NodeId, kind: Kind, bytes: Vec<u8>) -> Result<Vec<u8>, Unknown> {
         match kind {
             Kind::Json => Ok(bytes),
-            Kind::Text => Ok(serde_json::Value::from(String::from_utf8_lossy(&bytes)).to_string().into_bytes()),
+            Kind::Text => {
+                Ok(serde_json::Value::from(String::from_utf8_lossy(&bytes)).to_string().into_bytes())
+            }
             Kind::Bytes => Err(Unknown::Wrong(format!(
                 "the result of {} is bytes, which no expression reads: pass it as a whole parameter",
                 self.nodes.name(producer)

@@ -99,7 +99,8 @@ impl Engine<'_> {
     /// The nodes that stand for a node's items, in order: `None` has no result. Nothing if it has no items.
     pub(super) fn units(&self, node: NodeId) -> Option<Vec<Option<NodeId>>> {
         let family = self.state.families.get(&node)?;
-        let done = |unit: &Option<Unit>| unit.as_ref().filter(|unit| unit.result.is_some()).map(|unit| unit.node);
+        let done =
+            |unit: &Option<Unit>| unit.as_ref().filter(|unit| unit.result.is_some()).map(|unit| unit.node);
         match family.source {
             Source::Repeat => None,
             _ => Some(family.items.iter().map(done).collect()),
@@ -140,7 +141,9 @@ impl Engine<'_> {
     pub(super) fn follow(&self, leader: NodeId) -> Source {
         let settled = |index: &u32| {
             let unit = self.state.families.get(&leader).and_then(|family| family.items[*index as usize]);
-            unit.is_some_and(|unit| matches!(self.scheduler.state(unit.node), crate::schedule::State::Settled(_)))
+            unit.is_some_and(|unit| {
+                matches!(self.scheduler.state(unit.node), crate::schedule::State::Settled(_))
+            })
         };
         let count = self.state.families.get(&leader).map_or(0, |family| family.items.len() as u32);
         Source::Each((0..count).filter(settled).collect())
@@ -163,7 +166,8 @@ impl Engine<'_> {
         while let Some(node) = self.state.expandable.pop_front() {
             let mut made = Vec::new();
             loop {
-                let Some(family) = self.state.families.get_mut(&node).filter(|family| family.live < WINDOW) else {
+                let Some(family) = self.state.families.get_mut(&node).filter(|family| family.live < WINDOW)
+                else {
                     break;
                 };
                 let Some(index) = family.next() else { break };
@@ -186,7 +190,9 @@ impl Engine<'_> {
     /// Whether an item that follows this one has something to work on.
     fn is_usable(&self, leader: NodeId) -> bool {
         let skipped = self.scheduler.state(leader) == crate::schedule::State::Settled(Outcome::Skipped);
-        let nulls = self.fan(self.nodes.declared(leader)).is_some_and(|fan| fan.on_item_failure == OnItemFailure::Null);
+        let nulls = self
+            .fan(self.nodes.declared(leader))
+            .is_some_and(|fan| fan.on_item_failure == OnItemFailure::Null);
         self.is_done(leader) || skipped || nulls
     }
 
@@ -292,7 +298,8 @@ impl Engine<'_> {
     fn try_close(&mut self, node: NodeId) {
         let draining = self.scheduler.is_draining(node);
         let each = self.nodes.flow(node).and_then(|flow| flow.each());
-        let leader_closed = each.is_none_or(|leader| self.state.families.get(&leader).is_none_or(|f| f.closed));
+        let leader_closed =
+            each.is_none_or(|leader| self.state.families.get(&leader).is_none_or(|f| f.closed));
         let Some(family) = self.state.families.get_mut(&node).filter(|family| !family.closed) else { return };
         let more = match &family.source {
             Source::Items(items, chunk) => {
@@ -309,7 +316,8 @@ impl Engine<'_> {
         let first = family.first_failure.take();
         if let Some((index, error)) = first {
             let name = self.nodes.name(node);
-            let message = format!("{failed} of its {all} items did not succeed; the first is {name}[{index}]: {error}");
+            let message =
+                format!("{failed} of its {all} items did not succeed; the first is {name}[{index}]: {error}");
             self.give_up(node, Outcome::Failed, message, None, Vec::new());
         } else if self.scheduler.is_hindered(node) {
             self.block(node, "a node that it needs did not succeed");
@@ -351,7 +359,14 @@ impl Engine<'_> {
     }
 
     /// An iteration is settled: it was the last, or there is another.
-    fn judge_iteration(&mut self, of: NodeId, node: NodeId, index: u32, outcome: Outcome, error: Option<&str>) {
+    fn judge_iteration(
+        &mut self,
+        of: NodeId,
+        node: NodeId,
+        index: u32,
+        outcome: Outcome,
+        error: Option<&str>,
+    ) {
         let close = |engine: &mut Self| {
             engine.state.families.get_mut(&of).expect("BUG: an iteration of nothing").closed = true;
         };

@@ -125,14 +125,17 @@ impl Engine<'_> {
                 Some(opens) if opens <= now => {}
                 Some(opens) => return self.state.timers.set(opens, Timer::Gate(at)),
                 // Another one of its gates is full: it waits there, and holds up nobody here.
-                None => match own.iter().find(|other| **other != at && gates.gates[**other].opens(now).is_none()) {
-                    Some(&other) => {
-                        self.state.gates.gates[at].waiting.pop_front();
-                        self.state.gates.gates[other].waiting.push_back(node);
-                        continue;
+                None => {
+                    match own.iter().find(|other| **other != at && gates.gates[**other].opens(now).is_none())
+                    {
+                        Some(&other) => {
+                            self.state.gates.gates[at].waiting.pop_front();
+                            self.state.gates.gates[other].waiting.push_back(node);
+                            continue;
+                        }
+                        None => return,
                     }
-                    None => return,
-                },
+                }
             }
             self.state.gates.gates[at].waiting.pop_front();
             self.pass(node, now);

@@ -14,7 +14,10 @@ impl Engine<'_> {
     pub(super) fn generate(&mut self, node: NodeId) -> Result<(), Unknown> {
         let json = self.own_result(node)?;
         let result: Value = serde_json::from_slice(&json).map_err(|error| error.to_string())?;
-        let list = result.get("$nodes").and_then(Value::as_array).ok_or("`$nodes` is a list of nodes".to_string())?;
+        let list = result
+            .get("$nodes")
+            .and_then(Value::as_array)
+            .ok_or("`$nodes` is a list of nodes".to_string())?;
         if list.is_empty() {
             return Ok(());
         }

@@ -19,6 +19,7 @@ mod gates;
 mod generate;
 mod lineage;
 mod lookup;
+mod pause;
 mod publish;
 mod race;
 mod results;

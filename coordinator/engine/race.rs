@@ -48,7 +48,8 @@ impl Engine<'_> {
     fn decide_race(&mut self, race: NodeId, first: NodeId) {
         let flow = self.nodes.flow(race).expect("BUG: a race without members");
         let key = self.race_key(&flow.race);
-        let before = key.and_then(|key| self.reader.lookup(key)).and_then(|record| self.reader.read(&record).ok());
+        let before =
+            key.and_then(|key| self.reader.lookup(key)).and_then(|record| self.reader.read(&record).ok());
         let before = before.and_then(|name| self.nodes.find(std::str::from_utf8(&name).ok()?));
         let before = before.filter(|member| flow.race.contains(member) && self.is_done(*member));
         let winner = before.unwrap_or(first);
@@ -65,7 +66,8 @@ impl Engine<'_> {
                 value,
                 duration,
                 artifacts: Vec::new(),
-                wanted: false, extra: Vec::new(),
+                wanted: false,
+                extra: Vec::new(),
             });
         }
         self.state.alias.insert(race, winner);
@@ -118,7 +120,8 @@ impl Engine<'_> {
         for others in self.state.in_flight.values_mut() {
             others.retain(|other| *other != node);
         }
-        let holder = crate::places::ids(&self.state.places).find(|id| self.state.places[id.index()].holds(node));
+        let holder =
+            crate::places::ids(&self.state.places).find(|id| self.state.places[id.index()].holds(node));
         let Some(worker) = holder else { return };
         let runs = self.pool.pulse(worker).current().is_some_and(|current| current.node == node);
         let place = &mut self.state.places[worker.index()];

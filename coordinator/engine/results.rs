@@ -129,7 +129,8 @@ impl Engine<'_> {
     pub(super) fn readers(&self, node: NodeId) -> usize {
         let declared = self.nodes.declared(node);
         let readers = self.state.readers.get(&declared).copied().unwrap_or(0);
-        let followers = if declared == node { 0 } else { self.state.followers.get(&declared).map_or(0, Vec::len) };
+        let followers =
+            if declared == node { 0 } else { self.state.followers.get(&declared).map_or(0, Vec::len) };
         readers + followers + usize::from(self.state.lineages.are_used)
     }
 
@@ -144,7 +145,9 @@ impl Engine<'_> {
                     let param = match arg {
                         Arg::Json(text) => Param::Json(text.clone()),
                         Arg::Result(producer) => self.result_param(*producer)?,
-                        Arg::EachResult | Arg::Template(_) => unreachable!("BUG: a task before its parameters"),
+                        Arg::EachResult | Arg::Template(_) => {
+                            unreachable!("BUG: a task before its parameters")
+                        }
                     };
                     params.push((name.clone(), param));
                 }

@@ -101,7 +101,17 @@ impl Engine<'_> {
             let duration = Duration::from_nanos(ran.duration_ns);
             let artifacts = self.nodes.artifacts(node).to_vec();
             let extra = extra.encode();
-            self.writer.put(NewResult { node, key, kind, digest, value: new, duration, artifacts, wanted, extra });
+            self.writer.put(NewResult {
+                node,
+                key,
+                kind,
+                digest,
+                value: new,
+                duration,
+                artifacts,
+                wanted,
+                extra,
+            });
         }
         self.finish(
             node,

@@ -80,6 +80,7 @@ impl Engine<'_> {
             cached: counts.cached,
             failed: counts.failures(),
             running,
+            paused: self.state.paused,
             longest_remaining: f64::from(self.scheduler.longest_remaining()),
         }
     }

@@ -93,7 +93,8 @@ mod tests {
         // Nobody is to look for the bytes of the large one: they are not there.
         let row = |len: u64, place: Place, format: Format| {
             let digest = Digest::of(b"a");
-            let record = Record { kind: Kind::Text, digest, place, len, duration_us: 0, run: 1, extra: Vec::new() };
+            let record =
+                Record { kind: Kind::Text, digest, place, len, duration_us: 0, run: 1, extra: Vec::new() };
             let entry = JournalEntry {
                 node: "a".into(),
                 outcome: Outcome::Ran,

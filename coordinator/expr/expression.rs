@@ -149,10 +149,10 @@ impl Expression {
     /// Why it has none.
     pub fn is_true(&self, scope: &Scope) -> Result<bool, String> {
         match &self.code {
-            Code::Alone(expression) => {
-                Ok(self.defined(expression.eval(scope.root(&self.ids)))?.is_true())
+            Code::Alone(expression) => Ok(self.defined(expression.eval(scope.root(&self.ids)))?.is_true()),
+            Code::Mixed(_) => {
+                Ok(!matches!(self.json(scope)?.trim_matches('"').trim(), "" | "false" | "False"))
             }
-            Code::Mixed(_) => Ok(!matches!(self.json(scope)?.trim_matches('"').trim(), "" | "false" | "False")),
         }
     }
 
@@ -172,7 +172,11 @@ impl Expression {
 
     fn defined(&self, value: Result<Value, minijinja::Error>) -> Result<Value, String> {
         let value = value.map_err(|error| self.wrong(reason(&error)))?;
-        if has_undefined(&value) { Err(self.wrong("it is undefined, or a part of it".into())) } else { Ok(value) }
+        if has_undefined(&value) {
+            Err(self.wrong("it is undefined, or a part of it".into()))
+        } else {
+            Ok(value)
+        }
     }
 
     fn wrong(&self, why: String) -> String {
@@ -211,7 +215,9 @@ impl Uses {
                     None => {
                         let known = NAMES.into_iter().chain(["vars", "nodes", "range"]);
                         let hint = crate::manifest::nearest(first, known)
-                            .map_or(format!("; a variable is `vars.{first}`"), |near| format!("; did you mean `{near}`?"));
+                            .map_or(format!("; a variable is `vars.{first}`"), |near| {
+                                format!("; did you mean `{near}`?")
+                            });
                         return Err(format!("there is no name `{first}`{hint}"));
                     }
                 },
@@ -248,7 +254,9 @@ fn has_undefined(value: &Value) -> bool {
 fn reason(error: &minijinja::Error) -> String {
     match error.kind() {
         ErrorKind::OutOfFuel => format!("it took more than {FUEL} steps"),
-        ErrorKind::WriteFailure => format!("it makes more than {} of text", crate::text::bytes(LIMIT_BYTES as u64)),
+        ErrorKind::WriteFailure => {
+            format!("it makes more than {} of text", crate::text::bytes(LIMIT_BYTES as u64))
+        }
         kind => error.detail().map_or_else(|| kind.to_string(), String::from),
     }
 }
@@ -310,12 +318,18 @@ mod tests {
         assert!(is("{{ vars.none_such > 3 }}").is_err());
         assert!(is("{{ vars.none_such }}").unwrap_err().contains("undefined"));
         assert!(json("{{ [1, {'a': vars.none_such}] }}").unwrap_err().contains("undefined"));
-        assert_eq!(json("{{ [vars.none_such | default(3), vars.none_such is defined] }}").unwrap(), "[3,false]");
+        assert_eq!(
+            json("{{ [vars.none_such | default(3), vars.none_such is defined] }}").unwrap(),
+            "[3,false]"
+        );
     }
 
     #[test]
     fn what_it_names_is_known_before() {
-        let uses = Expression::compile("{{ nodes.a.result.x + vars.k }} {{ index }} {{ nodes['b c'].outcome }}").unwrap().uses;
+        let uses =
+            Expression::compile("{{ nodes.a.result.x + vars.k }} {{ index }} {{ nodes['b c'].outcome }}")
+                .unwrap()
+                .uses;
         assert_eq!(uses.results, BTreeSet::from(["a".to_string()]));
         assert_eq!(uses.outcomes, BTreeSet::from(["b c".to_string()]));
         assert_eq!(uses.vars, BTreeSet::from(["k".to_string()]));
@@ -339,7 +353,12 @@ mod tests {
         let whole = Expression::whole_result;
         assert_eq!(whole("{{ nodes.a-1.result }}").as_deref(), Some("a-1"));
         assert_eq!(whole(r#"{{nodes["a b"].result}}"#).as_deref(), Some("a b"));
-        for no in ["{{ nodes.a.result.x }}", "{{ nodes.a.result + nodes.b.result }}", "x {{ nodes.a.result }}", "{{ nodes.a.outcome }}"] {
+        for no in [
+            "{{ nodes.a.result.x }}",
+            "{{ nodes.a.result + nodes.b.result }}",
+            "x {{ nodes.a.result }}",
+            "{{ nodes.a.outcome }}",
+        ] {
             assert_eq!(whole(no), None, "{no}");
         }
     }
@@ -347,7 +366,9 @@ mod tests {
     #[test]
     fn nothing_is_endless() {
         assert!(json("{{ range(0, 100000000) | list }}").is_err());
-        assert!(json("{% for i in range(0, 100000000) %}xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx{% endfor %}").is_err());
+        assert!(
+            json("{% for i in range(0, 100000000) %}xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx{% endfor %}").is_err()
+        );
         assert!(json("{{ [range(0, 100000000)] }}").unwrap_err().contains("at most 1,000,000"));
     }
 

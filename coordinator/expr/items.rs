@@ -71,7 +71,8 @@ impl Items {
 
     /// Up to `count` items from this one on, as a JSON list.
     pub fn chunk(&self, first: u32, count: u32) -> String {
-        let items: Vec<String> = (first..(first + count).min(self.len())).map(|index| self.get(index)).collect();
+        let items: Vec<String> =
+            (first..(first + count).min(self.len())).map(|index| self.get(index)).collect();
         format!("[{}]", items.join(","))
     }
 }

@@ -130,7 +130,8 @@ mod tests {
     #[test]
     fn quoted_ids_get_names() {
         let mut ids = Vec::new();
-        let code = name_ids(r#"nodes["a b"].result + nodes.c.result + nodes[ 'd-1' ].result[nodes_x]"#, &mut ids);
+        let code =
+            name_ids(r#"nodes["a b"].result + nodes.c.result + nodes[ 'd-1' ].result[nodes_x]"#, &mut ids);
         assert_eq!(code, "nodes.id__0.result + nodes.c.result + nodes.id__1.result[nodes_x]");
         assert_eq!(ids, ["a b", "d-1"]);
     }

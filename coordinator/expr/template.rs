@@ -40,9 +40,8 @@ impl Template {
             }
             Value::Array(items) => {
                 let items = items.iter().enumerate();
-                let compile = |(at, item): (usize, &Value)| {
-                    Template::compile(item).map_err(inside(at.to_string()))
-                };
+                let compile =
+                    |(at, item): (usize, &Value)| Template::compile(item).map_err(inside(at.to_string()));
                 Template::List(items.map(compile).collect::<Result<_, _>>()?)
             }
             Value::Object(fields) => {
@@ -87,7 +86,8 @@ impl Template {
             Template::Json(text) => text.clone(),
             Template::Expression(expression) => expression.json(scope)?,
             Template::List(items) => {
-                let items: Vec<String> = items.iter().map(|item| item.json(scope)).collect::<Result<_, _>>()?;
+                let items: Vec<String> =
+                    items.iter().map(|item| item.json(scope)).collect::<Result<_, _>>()?;
                 format!("[{}]", items.join(","))
             }
             Template::Table(fields) => {

@@ -143,7 +143,12 @@ impl<'a> Builder<'a> {
                 return Err(twice());
             }
             if crate::expr::has_expression(&value.to_string()) {
-                return Err(Fault::at(&name, format!("variable `{name}` must be a constant; a node of op `value` with `publish` sets one by an expression")));
+                return Err(Fault::at(
+                    &name,
+                    format!(
+                        "variable `{name}` must be a constant; a node of op `value` with `publish` sets one by an expression"
+                    ),
+                ));
             }
             self.vars.insert(name, value.to_string());
         }
@@ -210,11 +215,11 @@ impl<'a> Builder<'a> {
         self.vars.extend(given);
         let published = self.published();
         let looks_back = |uses: &Uses| uses.names.contains("history") || uses.names.contains("last_output");
-        let uses_history = self.details.iter().any(|parsed| {
-            [&parsed.uses, &parsed.flow.uses, &parsed.flow.items].into_iter().any(looks_back)
-        });
-        let by_mention: Vec<Option<NodeId>> =
-            self.mentioned.iter().map(|id| self.find(id)).collect();
+        let uses_history = self
+            .details
+            .iter()
+            .any(|parsed| [&parsed.uses, &parsed.flow.uses, &parsed.flow.items].into_iter().any(looks_back));
+        let by_mention: Vec<Option<NodeId>> = self.mentioned.iter().map(|id| self.find(id)).collect();
         let mut graph = GraphBuilder::new();
         let mut details: Vec<Detail> = Vec::with_capacity(self.details.len());
         let mut parsed = std::mem::take(&mut self.details).into_iter();
@@ -296,9 +301,14 @@ impl<'a> Builder<'a> {
             let id = self.names.get(leader.0);
             let leads = self.global(leader);
             let fault = if flow(leader).is_none_or(|flow| flow.fan.is_none()) {
-                Some(Fault::at("each", format!("node `{id}` has no items: it has neither `foreach` nor `each`")))
+                Some(Fault::at(
+                    "each",
+                    format!("node `{id}` has no items: it has neither `foreach` nor `each`"),
+                ))
             } else if detail(node).is_some_and(|detail| detail.reads.contains(&leads)) {
-                let why = format!("with `each`, the result of `{id}` comes item by item: name it as `item`, not as `nodes.{id}.result`");
+                let why = format!(
+                    "with `each`, the result of `{id}` comes item by item: name it as `item`, not as `nodes.{id}.result`"
+                );
                 Some(Fault::at("each", why))
             } else {
                 None
@@ -327,7 +337,12 @@ impl<'a> Builder<'a> {
             if let Some(name) = uses.vars.iter().find(unknown) {
                 let known = self.vars.keys().chain(published).map(String::as_str);
                 let hint = did_you_mean(name, known);
-                faults.push((node, Fault::new(format!("there is no variable `{name}`{hint}: it is neither in [vars] nor published by a node"))));
+                faults.push((
+                    node,
+                    Fault::new(format!(
+                        "there is no variable `{name}`{hint}: it is neither in [vars] nor published by a node"
+                    )),
+                ));
             }
         }
         self.fold(node, &mut detail, published, faults);

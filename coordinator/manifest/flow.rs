@@ -75,7 +75,8 @@ impl ParsedFlow {
                     return Err(wrong("a list, or an expression like \"{{ range(0, 100) }}\""));
                 }
                 let uses = items.uses();
-                if let Some(name) = uses.names.iter().find(|name| !["history", "last_output"].contains(*name)) {
+                if let Some(name) = uses.names.iter().find(|name| !["history", "last_output"].contains(*name))
+                {
                     return Err(Fault::at(key, format!("there is no `{name}` before there are items")));
                 }
                 self.items.add(&uses);
@@ -133,7 +134,10 @@ impl ParsedFlow {
         match (op == "race", self.race.is_empty()) {
             (true, true) => return Err(Fault::new("`race` needs `race`: a list of the ids of its members")),
             (false, false) => {
-                return Err(Fault::at("race", format!("a race is decided by its members and has no op `{op}`")));
+                return Err(Fault::at(
+                    "race",
+                    format!("a race is decided by its members and has no op `{op}`"),
+                ));
             }
             _ => {}
         }
@@ -269,6 +273,8 @@ fn template(key: &str, value: &Value) -> Result<Template, Fault> {
 fn names_only(key: &str, expression: &Expression, known: &[&str]) -> Result<(), Fault> {
     match expression.uses().names.iter().find(|name| !known.contains(*name)) {
         None => Ok(()),
-        Some(name) => Err(Fault::at(key, format!("`{}`: there is no `{name}` in `{key}`", expression.text()))),
+        Some(name) => {
+            Err(Fault::at(key, format!("`{}`: there is no `{name}` in `{key}`", expression.text())))
+        }
     }
 }

@@ -69,7 +69,9 @@ fn read_header(header: &Map<String, Value>, builder: &mut Builder) -> Result<(),
             }
             ("vars", Value::Object(table)) => builder.vars(table.clone()).map_err(|f| f.inside(key))?,
             ("groups", Value::Object(table)) => builder.groups(table).map_err(|f| f.inside(key))?,
-            ("run" | "artifacts" | "vars" | "groups", _) => return Err(Fault::at(key, format!("`{key}` must be an object"))),
+            ("run" | "artifacts" | "vars" | "groups", _) => {
+                return Err(Fault::at(key, format!("`{key}` must be an object")));
+            }
             _ => {
                 let hint = did_you_mean(key, ["forkyard", "run", "artifacts", "vars", "groups"]);
                 return Err(Fault::at(key, format!("the first line has no key `{key}`{hint}")));

@@ -7,8 +7,8 @@ use forkyard_shared::protocol::Reads;
 use forkyard_worker::params::{Artifacts, ParamKind, ParamSpec, Signature};
 use serde_json::{Map, Value};
 
-use super::problem::Fault;
 use super::flow::{self, ParsedFlow};
+use super::problem::Fault;
 use super::words::{did_you_mean, parse_duration};
 use crate::expr::{Expression, Template, Uses};
 use crate::plan::{Arg, Detail, Retry};
@@ -144,7 +144,10 @@ impl Parsed {
                 self.param(op, signature.params, key, value)?
             }
             "reads" if !signature.state => {
-                return Err(Fault::at(key, format!("`{op}` does not read the state; expressions do, with vars.NAME")));
+                return Err(Fault::at(
+                    key,
+                    format!("`{op}` does not read the state; expressions do, with vars.NAME"),
+                ));
             }
             "reads" => detail.state = reads(&value).ok_or_else(|| wrong("\"state\", or a list of keys"))?,
             _ if flow::KEYS.contains(&key) => self.flow.word(key, &value)?,
@@ -292,7 +295,8 @@ fn reads(value: &Value) -> Option<Reads> {
     match value {
         Value::String(word) if word == "state" => Some(Reads::All),
         Value::Array(keys) => {
-            let mut keys: Vec<String> = keys.iter().map(|key| key.as_str().map(String::from)).collect::<Option<_>>()?;
+            let mut keys: Vec<String> =
+                keys.iter().map(|key| key.as_str().map(String::from)).collect::<Option<_>>()?;
             keys.sort();
             keys.dedup();
             Some(if keys.is_empty() { Reads::Nothing } else { Reads::Keys(keys) })

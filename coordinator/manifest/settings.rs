@@ -80,7 +80,8 @@ impl Settings {
                 }
                 "max_generated" => {
                     let count = value.as_u64().filter(|n| *n <= 10_000_000);
-                    self.max_generated = count.ok_or_else(|| wrong("a whole number up to 10000000"))? as usize;
+                    self.max_generated =
+                        count.ok_or_else(|| wrong("a whole number up to 10000000"))? as usize;
                 }
                 "layout" => {
                     let layout = value.as_str().and_then(StoreLayout::from_name);

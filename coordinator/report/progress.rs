@@ -82,6 +82,9 @@ fn describe(status: &Status, elapsed: Duration) -> String {
     let rate = ran as f64 / elapsed.as_secs_f64().max(1e-3);
     let mut line =
         format!("{} running, {} cached, {} failed", status.running.len(), status.cached, status.failed);
+    if status.paused {
+        line.insert_str(0, "paused, ");
+    }
     if ran > 0 {
         line += &format!(", {}/s", if rate < 10.0 { format!("{rate:.1}") } else { text::count(rate as u64) });
     }

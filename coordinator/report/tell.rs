@@ -31,6 +31,8 @@ pub(crate) struct Status {
     pub failed: usize,
     /// What runs, the longest first, and for how long.
     pub running: Vec<(String, Duration)>,
+    /// Whether nothing new is started for now.
+    pub paused: bool,
     /// The longest way to the end, in seconds.
     pub longest_remaining: f64,
 }
@@ -116,6 +118,12 @@ impl Report {
             "worker_lost",
             json!({ "worker": worker.0, "pid": pid, "status": status, "signal": signal, "node": node }),
         );
+    }
+
+    /// The run starts nothing new, or starts again.
+    pub fn paused(&mut self, paused: bool) {
+        self.event(if paused { "run_paused" } else { "run_resumed" }, json!({}));
+        self.progress.say(if paused { "paused: `forkyard resume` goes on" } else { "resumed" });
     }
 
     pub fn node_finished(&mut self, finished: &Finished) {

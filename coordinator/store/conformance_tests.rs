@@ -67,7 +67,8 @@ impl Store {
             value,
             duration,
             artifacts: Vec::new(),
-            wanted: false, extra: Vec::new(),
+            wanted: false,
+            extra: Vec::new(),
         }
     }
 

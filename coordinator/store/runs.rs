@@ -98,6 +98,17 @@ impl RunDir {
         serde_json::from_slice(&fs::read(self.path.join("run.json")).ok()?).ok()
     }
 
+    /// Notes for readers whether the run starts nothing new for now.
+    pub fn mark_paused(&self, paused: bool) -> io::Result<()> {
+        let mark = self.path.join("paused");
+        if paused { File::create(mark).map(drop) } else { fs::remove_file(mark) }
+    }
+
+    /// Whether it starts nothing new for now, if it goes on.
+    pub fn is_paused(&self) -> bool {
+        self.path.join("paused").exists()
+    }
+
     /// How it ended; `None` while it goes on, or if it was killed.
     pub fn summary(&self) -> Option<RunSummary> {
         serde_json::from_slice(&fs::read(self.path.join("summary.json")).ok()?).ok()

@@ -32,8 +32,8 @@ pub fn exit_now(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// A descriptor that becomes readable when process `pid` ends. `pid` must be a child of the caller
-/// that has not been waited for, else the number may belong to a stranger.
+/// A descriptor of process `pid`, which becomes readable when it ends. If it is not a child of the caller that has
+/// not been waited for, the number may belong to a stranger: then look at the process once you have this.
 pub fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
     // SAFETY: the call takes two integers and returns a new descriptor or -1.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
@@ -42,6 +42,16 @@ pub fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
     }
     // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Sends a signal to the process of a descriptor, and to no other: not even when its number was given away.
+pub fn pidfd_send_signal(process: &OwnedFd, signal: Signal) -> io::Result<()> {
+    let (fd, signal) = (process.as_raw_fd(), signal as i32);
+    // SAFETY: the call takes a descriptor, which `process` keeps open, and two integers; no siginfo is passed.
+    let sent = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, std::ptr::null::<libc::siginfo_t>(), 0)
+    };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// A child that has ended and how, if there is one. (The wrapper in nix loses children that a

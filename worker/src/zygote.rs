@@ -228,7 +228,8 @@ impl<'a> Loop<'a> {
             Artifact::map(setup, file, table).map_err(|e| (ArtifactId::new(index), e.to_string()))
         });
         let artifacts = artifacts.collect::<Result<_, _>>()?;
-        let arena = ArenaReader::read_only(&arena).map_err(|error| (ArtifactId::new(0), error.to_string()))?;
+        let arena =
+            ArenaReader::read_only(&arena).map_err(|error| (ArtifactId::new(0), error.to_string()))?;
         let attached = Attached { setup, _lock: lock, pulses, arena, artifacts };
         // Every worker refers to it for as long as it lives, which is as long as the process.
         self.attached = Some(Box::leak(Box::new(attached)));
