@@ -3,7 +3,7 @@
 
 use std::hint::black_box;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
@@ -74,6 +74,7 @@ impl Log {
         let (lock, layout) = dir.prepare(wanted)?;
         let header = RunHeader {
             given: std::collections::BTreeMap::new(),
+            path: PathBuf::new(),
             manifest: String::new(),
             name: None,
             nodes: 0,

@@ -14,6 +14,7 @@ use crate::graph::{Graph, GraphBuilder};
 use crate::init::Runtime;
 use crate::key::Keys;
 use crate::nodes::Nodes;
+use crate::only::Only;
 use crate::plan::Plan;
 use crate::pool::Pool;
 use crate::report::{EventsWanted, Report, ReportOptions};
@@ -36,7 +37,7 @@ pub(crate) struct DryRun {
 /// What a run would do with a node.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// Nothing: `--only` leaves it out.
+    /// Nothing: `--only` or `--failed` leaves it out.
     Unwanted,
     /// Nothing: it is skipped by its own rules, or all of it is in its items.
     Nothing,
@@ -52,7 +53,7 @@ impl DryRun {
         manifest: &Path,
         given: &BTreeMap<String, String>,
         store: &Path,
-        (only, refresh): (&[String], &[String]),
+        (only, refresh): (&Only, &[String]),
         runtime: &Runtime,
     ) -> Result<DryRun, RunError> {
         DryRun::watch(manifest, given, store, (only, refresh), None, runtime).map(|(dry, _)| dry)
@@ -66,7 +67,7 @@ impl DryRun {
         node: &str,
         runtime: &Runtime,
     ) -> Result<Vec<(String, Vec<u8>)>, RunError> {
-        let context = DryRun::watch(manifest, given, store, (&[], &[]), Some(node), runtime)?.1;
+        let context = DryRun::watch(manifest, given, store, (&Only::named(&[]), &[]), Some(node), runtime)?.1;
         context.ok_or_else(|| {
             RunError::Usage(format!(
                 "node `{node}` of {}, or one that it needs, has no stored result: run the manifest first",
@@ -79,7 +80,7 @@ impl DryRun {
         manifest: &Path,
         given: &BTreeMap<String, String>,
         store: &Path,
-        (only, refresh): (&[String], &[String]),
+        (only, refresh): (&Only, &[String]),
         watched: Option<&str>,
         runtime: &Runtime,
     ) -> Result<(DryRun, Option<Vec<(String, Vec<u8>)>>), RunError> {
@@ -112,6 +113,7 @@ impl DryRun {
         let engine = Engine {
             nodes: Nodes::new(plan),
             ops,
+            run: None,
             dir: &dir,
             layout,
             limits: Limits { on_failure: plan.settings.on_failure, max_failures: None, refresh },

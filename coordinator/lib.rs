@@ -35,6 +35,7 @@ mod key;
 mod manifest;
 mod names;
 mod nodes;
+mod only;
 mod places;
 mod plan;
 mod pool;

@@ -22,6 +22,7 @@ use crate::init::Runtime;
 use crate::key::Keys;
 use crate::manifest::{self, ManifestError, OnFailure, nearest};
 use crate::nodes::Nodes;
+use crate::only::Only;
 use crate::plan::Plan;
 use crate::pool::{self, Event, Pool};
 use crate::report::{Report, ReportOptions};
@@ -39,7 +40,7 @@ pub(crate) struct RunOptions {
     pub given: BTreeMap<String, String>,
     pub store: PathBuf,
     pub workers: Option<usize>,
-    pub only: Vec<String>,
+    pub only: Only,
     pub refresh: Vec<String>,
     pub keep_going: bool,
     pub max_failures: Option<MaxFailures>,
@@ -211,6 +212,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     let header = RunHeader {
         given: options.given.clone(),
         manifest: options.manifest.display().to_string(),
+        path: std::path::absolute(&options.manifest).unwrap_or_default(),
         name: plan.settings.name.clone(),
         nodes: scheduler.wanted() as u64,
         workers: workers as u64,
@@ -252,7 +254,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         nodes: Nodes::new(plan),
         ops,
         dir: &dir,
-        run: &run_dir,
+        run: Some(&run_dir),
         layout,
         limits: Limits { on_failure, max_failures, refresh },
         scheduler,
@@ -314,23 +316,24 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
 /// What `--only` and `--refresh` mean: whether a node is wanted, and which are to be run anew.
 pub(crate) fn choose(
     plan: &Plan,
-    only: &[String],
+    only: &Only,
     refresh: &[String],
 ) -> Result<(impl Fn(NodeId) -> bool + use<>, HashSet<NodeId>), RunError> {
-    let only = nodes_named(plan, only)?;
+    let only = only.nodes(plan)?;
     let refresh = nodes_named(plan, refresh)?;
-    let marks = (!only.is_empty()).then(|| plan.graph.with_needs(&only.iter().copied().collect::<Vec<_>>()));
+    let marks = only.map(|only| plan.graph.with_needs(&only.into_iter().collect::<Vec<_>>()));
     let wanted = move |node: NodeId| marks.as_ref().is_none_or(|marks| marks[node.index()]);
     match refresh.iter().find(|node| !wanted(**node)) {
         None => Ok((wanted, refresh)),
-        Some(left_out) => {
-            Err(RunError::Usage(format!("--refresh {0}: --only leaves node {0} out", plan.name(*left_out))))
-        }
+        Some(left_out) => Err(RunError::Usage(format!(
+            "--refresh {0}: --only or --failed leaves node {0} out",
+            plan.name(*left_out)
+        ))),
     }
 }
 
 /// Nodes by their ids in the manifest.
-fn nodes_named(plan: &Plan, names: &[String]) -> Result<HashSet<NodeId>, RunError> {
+pub(crate) fn nodes_named(plan: &Plan, names: &[String]) -> Result<HashSet<NodeId>, RunError> {
     let find = |name: &String| {
         plan.names.find(name).map(NodeId).ok_or_else(|| {
             let hint = nearest(name, plan.names.iter())

@@ -3,6 +3,7 @@
 
 mod artifacts; // files that are mapped: what is refused, what the ops on them return, changes during a run
 mod chaos; // killed at random moments, by scripts/chaos
+mod control; // commands around a run: --failed, cancel, pause, resume
 mod export; // results as tables for other programs
 mod failures; // one test named after each row of the table of failures in docs/design.md
 mod faults; // every system call of a run on its store, failing or the last one

@@ -121,6 +121,9 @@ pub(super) struct Run {
     /// Only these nodes and what they need
     #[arg(long, value_name = "NODE", num_args = 1..)]
     pub only: Vec<String>,
+    /// Only what failed, timed out, was blocked or cancelled in the newest run of this manifest, and what it needs
+    #[arg(long, conflicts_with = "only")]
+    pub failed: bool,
     /// Run these nodes even if their results are stored
     #[arg(long, value_name = "NODE", num_args = 1..)]
     pub refresh: Vec<String>,

@@ -5,6 +5,7 @@ mod artifact;
 mod context;
 mod control;
 mod exit;
+mod failed;
 mod import;
 mod logs;
 mod plan;

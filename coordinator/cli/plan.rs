@@ -13,11 +13,13 @@ use super::exit::{Exit, Failure, printed};
 use crate::analysis::{Forecast, Shape, Times};
 use crate::dry_run::{DryRun, Fate};
 use crate::init::Runtime;
+use crate::only::Only;
 use crate::run::cores;
 use crate::text;
 
 pub(super) fn plan(args: &Plan, store: &Path, runtime: &Runtime) -> Result<Exit, Failure> {
-    let dry = DryRun::look(&args.manifest, &BTreeMap::new(), store, (&args.only, &[]), runtime)?;
+    let only = Only::named(&args.only);
+    let dry = DryRun::look(&args.manifest, &BTreeMap::new(), store, (&only, &[]), runtime)?;
     let mut out = io::BufWriter::new(io::stdout().lock());
     if args.dot {
         return printed(dot(&dry, &mut out).and_then(|()| out.flush()));

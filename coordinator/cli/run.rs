@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use super::args::Run;
 use super::exit::{Exit, Failure, printed};
+use super::failed::{Left, failed};
 use crate::context_file;
 use crate::dry_run::DryRun;
 use crate::init::Runtime;
+use crate::only::Only;
 use crate::report::ReportOptions;
 use crate::run::{Ending, RunError, RunOptions, RunResult};
 use crate::text;
@@ -16,8 +18,19 @@ use crate::text;
 pub(super) fn run(args: &Run, store: &Path, runtime: &Runtime) -> Result<Exit, Failure> {
     let given = args.context.as_deref().map(context_file::read).transpose();
     let given = given.map_err(|why| Failure::new(Exit::Usage, why))?.unwrap_or_default();
+    let only = if args.failed {
+        match failed(store, &args.manifest)? {
+            Left::These(names) => Only::Earlier(names),
+            Left::Nothing(why) => {
+                eprintln!("{why}");
+                return Ok(Exit::Ok);
+            }
+        }
+    } else {
+        Only::named(&args.only)
+    };
     if args.dry_run {
-        let dry = DryRun::look(&args.manifest, &given, store, (&args.only, &args.refresh), runtime)?;
+        let dry = DryRun::look(&args.manifest, &given, store, (&only, &args.refresh), runtime)?;
         let to_run = dry.to_run().count();
         let cached = dry.cached();
         eprintln!("{} would run, {} cached", text::plural(to_run, "node"), text::count(cached as u64));
@@ -29,7 +42,7 @@ pub(super) fn run(args: &Run, store: &Path, runtime: &Runtime) -> Result<Exit, F
         manifest: args.manifest.clone(),
         store: store.into(),
         workers: args.workers.0,
-        only: args.only.clone(),
+        only,
         refresh: args.refresh.clone(),
         keep_going: args.keep_going,
         max_failures: args.max_failures,

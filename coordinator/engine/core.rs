@@ -35,7 +35,7 @@ pub(crate) struct Engine<'a> {
     pub nodes: Nodes,
     pub ops: &'a Ops,
     pub dir: &'a StoreDir,
-    pub run: &'a RunDir,
+    pub run: Option<&'a RunDir>,
     pub layout: Layout,
     pub limits: Limits,
     pub scheduler: Scheduler<'a>,

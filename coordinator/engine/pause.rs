@@ -13,7 +13,9 @@ impl Engine<'_> {
             self.take_back();
         }
         // For `status`, which can do without.
-        self.run.mark_paused(paused).ok();
+        if let Some(run) = self.run {
+            run.mark_paused(paused).ok();
+        }
         self.report.paused(paused);
     }
 }

@@ -17,7 +17,11 @@ pub(crate) struct RunDir {
 /// `run.json`.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct RunHeader {
+    /// The manifest as it was typed.
     pub manifest: String,
+    /// The manifest from the root on: what was typed means another file elsewhere.
+    #[serde(default)]
+    pub path: PathBuf,
     pub name: Option<String>,
     pub nodes: u64,
     pub workers: u64,
