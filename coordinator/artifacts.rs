@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs::{self, File, Metadata};
 use std::io::Seek;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
@@ -78,6 +79,29 @@ impl OpenArtifact {
         let table = table.map(|table| mapping::sealed_copy("forkyard-table", &table[..])).transpose();
         let table = table.map_err(|error| problem(&error))?;
         Ok(OpenArtifact { entry: entry.clone(), layout, bytes, file, table, seen })
+    }
+
+    /// How many rows or records it has; bytes have none.
+    pub fn rows(&self) -> Option<u64> {
+        match &self.layout {
+            Layout::Raw => None,
+            Layout::Npy(shape) => Some(shape.rows),
+            Layout::Jsonl(layout) => Some(layout.records),
+        }
+    }
+
+    /// A record as JSON text; of a matrix the number of the row.
+    pub fn row(&self, row: u64) -> std::io::Result<Vec<u8>> {
+        let Some(table) = &self.table else { return Ok(row.to_string().into_bytes()) };
+        // Where it starts and where the next one does: see `Records`.
+        let mut ends = [[0; 8]; 2];
+        table.read_exact_at(ends.as_flattened_mut(), 16 + 8 * row)?;
+        let [from, to] = ends.map(u64::from_le_bytes);
+        let mut line = vec![0; to.saturating_sub(from) as usize];
+        self.file.read_exact_at(&mut line, from)?;
+        // Keys sorted and no spaces, as all JSON here.
+        let record: serde_json::Value = serde_json::from_slice(&line)?;
+        Ok(record.to_string().into_bytes())
     }
 
     /// Its digest, remembered if possible.

@@ -113,6 +113,7 @@ impl DryRun {
         let engine = Engine {
             nodes: Nodes::new(plan),
             ops,
+            artifacts: &artifacts,
             run: None,
             dir: &dir,
             layout,

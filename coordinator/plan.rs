@@ -104,6 +104,8 @@ pub(crate) struct Fan {
 pub(crate) enum Over {
     /// A list.
     Items(Template),
+    /// The rows or records of an artifact.
+    Rows(ArtifactId),
     /// The results of another node's items, one by one as they come.
     Each(NodeId),
 }
@@ -177,7 +179,7 @@ impl Flow {
     pub fn each(&self) -> Option<NodeId> {
         match self.fan.as_ref()?.over {
             Over::Each(node) => Some(node),
-            Over::Items(_) => None,
+            Over::Items(_) | Over::Rows(_) => None,
         }
     }
 }

@@ -253,6 +253,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     let mut engine = Engine {
         nodes: Nodes::new(plan),
         ops,
+        artifacts: &artifacts,
         dir: &dir,
         run: Some(&run_dir),
         layout,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use forkyard_shared::digest::Digest;
 use forkyard_shared::ids::{ArtifactId, NodeId, WorkerId};
+use forkyard_shared::protocol::Param;
 use forkyard_worker::Ops;
 
 use super::cache::Cache;
@@ -15,6 +16,7 @@ use super::family::Family;
 use super::gates::Gates;
 use super::lineage::Lineages;
 use super::results::Held;
+use crate::artifacts::OpenArtifact;
 use crate::cost::Costs;
 use crate::key::{Keys, ResultId};
 use crate::nodes::Nodes;
@@ -34,6 +36,7 @@ pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Engine<'a> {
     pub nodes: Nodes,
     pub ops: &'a Ops,
+    pub artifacts: &'a [OpenArtifact],
     pub dir: &'a StoreDir,
     pub run: Option<&'a RunDir>,
     pub layout: Layout,
@@ -71,6 +74,8 @@ pub(crate) struct Progressing {
     pub(super) expandable: VecDeque<NodeId>,
     /// Results of items that are about to be settled.
     pub(super) item_results: HashMap<NodeId, ResultId>,
+    /// Lists of items' results that nodes read whole.
+    pub(super) lists: HashMap<NodeId, Param>,
     /// Nodes whose items follow those of another one, by that one.
     pub(super) followers: HashMap<NodeId, Vec<NodeId>>,
     /// Nodes whose result is that of another: of the winner of a race, of the last iteration.
@@ -158,6 +163,7 @@ impl Progressing {
             families: HashMap::new(),
             expandable: VecDeque::new(),
             item_results: HashMap::new(),
+            lists: HashMap::new(),
             followers: HashMap::new(),
             alias: HashMap::new(),
             races: HashMap::new(),

@@ -58,6 +58,18 @@ impl Engine<'_> {
             if let Some(fan) = &flow.fan {
                 return Ok(Decision::Open(match &fan.over {
                     Over::Each(leader) => self.follow(*leader),
+                    Over::Rows(artifact) => {
+                        let open = &self.artifacts[artifact.index()];
+                        let rows = open.rows().and_then(|rows| u32::try_from(rows).ok());
+                        let rows = rows.ok_or_else(|| {
+                            let name = &open.entry.name;
+                            format!(
+                                "`foreach` goes over the rows of {name}, and it has none: it is {}",
+                                open.describe()
+                            )
+                        })?;
+                        Source::Rows(*artifact, rows, fan.chunk)
+                    }
                     Over::Items(items) => {
                         let scope = self.scope(node, &items.uses())?;
                         let items = match items.as_expression() {

@@ -1,5 +1,7 @@
 //! Working out expressions: what they name is fetched, and nothing else.
 
+use std::io::Write;
+
 use forkyard_shared::blob;
 use forkyard_shared::ids::NodeId;
 use forkyard_shared::value::Kind;
@@ -140,6 +142,23 @@ impl Engine<'_> {
         match family.map(|family| &family.source) {
             Some(Source::Items(items, None)) => Ok(items.get(index).into_bytes()),
             Some(Source::Items(items, Some(chunk))) => Ok(items.chunk(index * chunk, *chunk).into_bytes()),
+            Some(Source::Rows(artifact, rows, chunk)) => {
+                let open = &self.artifacts[artifact.index()];
+                let row = |row: u32| {
+                    open.row(u64::from(row)).map_err(|error| {
+                        Unknown::Wrong(format!("read row {row} of artifact {}: {error}", open.entry.name))
+                    })
+                };
+                match chunk {
+                    None => row(index),
+                    Some(chunk) => {
+                        let rows =
+                            (index * chunk..(index * chunk).saturating_add(*chunk).min(*rows)).map(row);
+                        let rows = rows.collect::<Result<Vec<_>, _>>()?;
+                        Ok([&b"["[..], &rows.join(&b','), b"]"].concat())
+                    }
+                }
+            }
             Some(Source::Each(_)) => match self.followed(node) {
                 Some(leader) => self.result_json(leader),
                 None => Ok(b"null".to_vec()),
@@ -153,22 +172,12 @@ impl Engine<'_> {
         if !self.is_done(producer) {
             return Ok(b"null".to_vec());
         }
-        if let Some(units) = self.units(producer) {
-            let mut list = vec![b'['];
-            for (at, unit) in units.into_iter().enumerate() {
-                if at > 0 {
-                    list.push(b',');
-                }
-                match unit {
-                    Some(unit) => list.extend(self.result_json(unit)?),
-                    None => list.extend(b"null"),
-                }
-                if list.len() > LIMIT_BYTES {
-                    return Err(self.too_long(producer));
-                }
-            }
-            list.push(b']');
-            return Ok(list);
+        if self.units(producer).is_some() {
+            let mut list = Bounded(Vec::new());
+            return match self.write_list(producer, &mut list) {
+                Err(Unknown::Wrong(_)) if list.0.len() > LIMIT_BYTES => Err(self.too_long(producer)),
+                written => written.map(|()| list.0),
+            };
         }
         let (kind, bytes) = self.result_bytes(producer)?;
         self.as_json(producer, kind, bytes)
@@ -185,6 +194,23 @@ impl Engine<'_> {
                 self.nodes.name(producer)
             ))),
         }
+    }
+
+    /// Writes the results of a node's items as a JSON list.
+    pub(super) fn write_list(&mut self, node: NodeId, out: &mut impl Write) -> Result<(), Unknown> {
+        let io = |error: std::io::Error| Unknown::Wrong(error.to_string());
+        out.write_all(b"[").map_err(io)?;
+        for (at, unit) in self.units(node).unwrap_or_default().into_iter().enumerate() {
+            if at > 0 {
+                out.write_all(b",").map_err(io)?;
+            }
+            let json = match unit {
+                Some(unit) => self.result_json(unit)?,
+                None => b"null".to_vec(),
+            };
+            out.write_all(&json).map_err(io)?;
+        }
+        out.write_all(b"]").map_err(io)
     }
 
     fn too_long(&self, producer: NodeId) -> Unknown {
@@ -233,5 +259,19 @@ impl Engine<'_> {
                 Unread::Full(why) | Unread::Wrong(why) => Err(Unknown::Wrong(why)),
             },
         }
+    }
+}
+
+/// A list that must not become too long.
+struct Bounded(Vec<u8>);
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.extend(bytes);
+        if self.0.len() > LIMIT_BYTES { Err(std::io::Error::other("too long")) } else { Ok(bytes.len()) }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use forkyard_shared::digest::{Digest, Hasher};
-use forkyard_shared::ids::NodeId;
+use forkyard_shared::ids::{ArtifactId, NodeId};
 use forkyard_shared::protocol::Writes;
 use forkyard_shared::value::{Kind, NULL_DIGEST};
 
@@ -20,6 +20,9 @@ use crate::store::{Extra, Outcome};
 
 /// Items of one node that are under way at once. Enough to fill every worker, little enough to keep in memory.
 const WINDOW: usize = 4096;
+
+/// So many look-ups are worth a look at the whole store.
+const LEARN_FROM: u32 = 1000;
 
 /// The items of one node.
 pub(super) struct Family {
@@ -43,10 +46,23 @@ pub(super) struct Family {
 pub(super) enum Source {
     /// A list, so many for each task.
     Items(Items, Option<u32>),
+    /// The rows of an artifact: how many, and so many for each task.
+    Rows(ArtifactId, u32, Option<u32>),
     /// The items of another node, as they come.
     Each(VecDeque<u32>),
     /// One iteration after the other.
     Repeat,
+}
+
+impl Source {
+    /// How many tasks there are, where that is known before.
+    fn tasks(&self) -> Option<u32> {
+        match self {
+            Source::Items(items, chunk) => Some(items.len().div_ceil(chunk.unwrap_or(1))),
+            Source::Rows(_, rows, chunk) => Some(rows.div_ceil(chunk.unwrap_or(1))),
+            Source::Each(_) | Source::Repeat => None,
+        }
+    }
 }
 
 /// One item.
@@ -77,8 +93,9 @@ impl Family {
             return None;
         }
         let next = self.items.len() as u32;
+        let listed = self.source.tasks();
         match &mut self.source {
-            Source::Items(items, chunk) => (next < items.len().div_ceil(chunk.unwrap_or(1))).then_some(next),
+            Source::Items(..) | Source::Rows(..) => listed.is_some_and(|tasks| next < tasks).then_some(next),
             Source::Each(ready) => ready.pop_front(),
             // The next iteration is made when the one before is judged.
             Source::Repeat => None,
@@ -151,6 +168,10 @@ impl Engine<'_> {
 
     /// The node's items may start.
     pub(super) fn open(&mut self, node: NodeId, source: Source) {
+        if let Some(tasks) = source.tasks().filter(|tasks| *tasks > LEARN_FROM) {
+            // A store that cannot be learnt is asked.
+            self.reader.expect(tasks as usize).ok();
+        }
         self.state.families.insert(node, Family::new(source));
         self.scheduler.open(node);
         if self.nodes.flow(node).is_some_and(|flow| flow.repeat.is_some()) {
@@ -302,8 +323,9 @@ impl Engine<'_> {
             each.is_none_or(|leader| self.state.families.get(&leader).is_none_or(|f| f.closed));
         let Some(family) = self.state.families.get_mut(&node).filter(|family| !family.closed) else { return };
         let more = match &family.source {
-            Source::Items(items, chunk) => {
-                !family.stopped && family.items.len() < items.len().div_ceil(chunk.unwrap_or(1)) as usize
+            Source::Items(..) | Source::Rows(..) => {
+                let tasks = family.source.tasks().unwrap_or(0) as usize;
+                !family.stopped && family.items.len() < tasks
             }
             Source::Each(ready) => !family.stopped && (!ready.is_empty() || !leader_closed),
             Source::Repeat => false,

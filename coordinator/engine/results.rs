@@ -1,14 +1,17 @@
 //! Results that later nodes read: kept at hand while there are readers, and put into their messages.
 
+use std::time::Duration;
+
 use forkyard_shared::ids::NodeId;
 use forkyard_shared::protocol::{Param, Task};
+use forkyard_shared::sink::{Body, Sink};
 use forkyard_shared::value::{INLINE_MAX_BYTES, Kind};
 
 use super::core::Engine;
 use super::evaluate::Unknown;
 use crate::key::{ResultId, working_dir};
 use crate::plan::Arg;
-use crate::store::{Layout, Place, Record};
+use crate::store::{Layout, NewResult, NewValue, Place, Record};
 
 /// A finished node's result, for the nodes that read it.
 pub(super) struct Held {
@@ -94,6 +97,7 @@ impl Engine<'_> {
             return;
         }
         for producer in self.nodes.results_of(node) {
+            self.state.lists.remove(&producer);
             for unit in self.units(producer).unwrap_or_default().into_iter().flatten() {
                 self.forget(unit);
             }
@@ -192,8 +196,8 @@ impl Engine<'_> {
             return Ok(Param::Json("null".into()));
         }
         if self.units(producer).is_some() {
-            return match self.result_json(producer) {
-                Ok(list) => Ok(Param::Inline(Kind::Json, list)),
+            return match self.list(producer) {
+                Ok(list) => Ok(list),
                 Err(Unknown::Gone(producer)) => Err(Unread::Gone(producer)),
                 Err(Unknown::Wrong(why)) => Err(Unread::Wrong(why)),
             };
@@ -229,6 +233,48 @@ impl Engine<'_> {
             }
             Err(error) => Err(self.gone(producer, &error.to_string())),
         }
+    }
+
+    /// The results of a node's items as one list: written out once, and then like any other result.
+    fn list(&mut self, node: NodeId) -> Result<Param, Unknown> {
+        if let Some(list) = self.state.lists.get(&node) {
+            return Ok(list.clone());
+        }
+        if let Some(record) = self.reader.lookup(self.keys.of(node))
+            && self.reader.lend(&record).is_ok()
+        {
+            return Ok(Param::Blob { kind: record.kind, digest: record.digest });
+        }
+        let prefix = format!("{}-list-{}", std::process::id(), node.0);
+        let plain = self.layout == Layout::Sqlite || self.state.read_as_files.contains(&node);
+        let mut sink = Sink::new(&self.dir.tmp_dir(), &prefix, INLINE_MAX_BYTES, !plain);
+        self.write_list(node, &mut sink)?;
+        let io = |error: std::io::Error| {
+            format!("write the list of results of {}: {error}", self.nodes.name(node))
+        };
+        let list = match sink.finish().map_err(io)? {
+            Body::Inline { bytes, .. } => Param::Inline(Kind::Json, bytes),
+            Body::File { name, len, digest, packed } => {
+                self.adopt_blob(&name, digest, packed).map_err(io)?;
+                let (key, kind) = (self.keys.of(node), Kind::Json);
+                let (value, duration) = (NewValue::File { len }, Duration::ZERO);
+                let (artifacts, extra) = (Vec::new(), Vec::new());
+                self.writer.put(NewResult {
+                    node,
+                    key,
+                    kind,
+                    digest,
+                    value,
+                    duration,
+                    artifacts,
+                    wanted: false,
+                    extra,
+                });
+                Param::Blob { kind, digest }
+            }
+        };
+        self.state.lists.insert(node, list.clone());
+        Ok(list)
     }
 
     pub(super) fn gone(&self, producer: NodeId, why: &str) -> Unread {

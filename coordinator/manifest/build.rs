@@ -347,8 +347,9 @@ impl<'a> Builder<'a> {
         }
         self.fold(node, &mut detail, published, faults);
         let says_more = !flow.says_nothing() || !uses.outcomes.is_empty();
-        detail.flow =
-            says_more.then(|| Box::new(self.resolve_flow(node, &flow, &uses.outcomes, needs, faults)));
+        let resolved = says_more.then(|| self.resolve_flow(node, &flow, &uses.outcomes, needs, faults));
+        let (own, rows) = resolved.unzip();
+        detail.flow = own.map(Box::new);
         for uses in [&uses, &flow.uses, &flow.items] {
             for id in uses.results.iter().chain(&uses.outcomes) {
                 match self.find(id) {
@@ -362,7 +363,7 @@ impl<'a> Builder<'a> {
         detail.reads.sort_unstable();
         detail.reads.dedup();
         if let Some(own) = detail.flow.as_mut() {
-            own.take_rest(flow);
+            own.take_rest(flow, rows.flatten());
         }
         for name in artifacts {
             match self.artifacts.iter().position(|entry| entry.name == name) {
@@ -446,8 +447,8 @@ impl<'a> Builder<'a> {
         outcomes: &BTreeSet<String>,
         needs: &mut Vec<NodeId>,
         faults: &mut Vec<(NodeId, Fault)>,
-    ) -> Flow {
-        let mut flow = Flow::default();
+    ) -> (Flow, Option<ArtifactId>) {
+        let (mut flow, mut rows) = (Flow::default(), None);
         let mut find = |key: &str, id: &str| match self.find(id) {
             Some(found) if found != self.global(node) => Some(found),
             Some(_) => {
@@ -468,6 +469,16 @@ impl<'a> Builder<'a> {
             needs.push(each);
             flow.terms.each = Some(each);
         }
+        if let Some(name) = &parsed.rows {
+            match self.artifacts.iter().position(|entry| entry.name == *name) {
+                Some(at) => rows = Some(ArtifactId::new(at)),
+                None => {
+                    let hint = did_you_mean(name, self.artifacts.iter().map(|entry| entry.name.as_str()));
+                    let why = format!("there is no artifact `{name}`{hint}");
+                    faults.push((node, Fault::at("artifact", why).inside("foreach")));
+                }
+            }
+        }
         if let Some(name) = &parsed.group {
             flow.group = self.groups.iter().position(|(known, _)| known == name);
             if flow.group.is_none() {
@@ -476,7 +487,7 @@ impl<'a> Builder<'a> {
                 faults.push((node, Fault::at("group", why)));
             }
         }
-        flow
+        (flow, rows)
     }
 
     /// The node of this id: one of these, or one that is there already.
@@ -514,7 +525,7 @@ impl<'a> Builder<'a> {
 
 impl Flow {
     /// Takes over what needs no names.
-    fn take_rest(&mut self, parsed: ParsedFlow) {
+    fn take_rest(&mut self, parsed: ParsedFlow, rows: Option<ArtifactId>) {
         let flow = parsed.flow;
         let each = self.terms.each;
         self.when = flow.when;
@@ -523,6 +534,9 @@ impl Flow {
         self.fan = flow.fan;
         if let (Some(fan), Some(each)) = (&mut self.fan, each) {
             fan.over = Over::Each(each);
+        }
+        if let (Some(fan), Some(rows)) = (&mut self.fan, rows) {
+            fan.over = Over::Rows(rows);
         }
         self.route = flow.route;
         self.repeat = flow.repeat;

@@ -31,6 +31,8 @@ pub(super) const KEYS: [&str; 14] = [
 pub(super) struct ParsedFlow {
     pub flow: Flow,
     foreach: Option<Template>,
+    /// The artifact whose rows are the items.
+    pub rows: Option<String>,
     pub each: Option<String>,
     chunk: Option<u32>,
     limits: GroupLimits,
@@ -68,6 +70,14 @@ impl ParsedFlow {
                     Some("success") => false,
                     _ => return Err(wrong("\"success\" or \"any\"")),
                 }
+            }
+            "foreach" if value.is_object() => {
+                let name = value.get("artifact").and_then(Value::as_str);
+                let alone = value.as_object().is_some_and(|fields| fields.len() == 1);
+                let name = name.filter(|_| alone);
+                self.rows = Some(
+                    name.ok_or_else(|| wrong("{ artifact = \"name\" } for the rows of an artifact"))?.into(),
+                );
             }
             "foreach" => {
                 let items = template(key, value)?;
@@ -141,15 +151,16 @@ impl ParsedFlow {
             }
             _ => {}
         }
-        let has_items = self.foreach.is_some() || self.each.is_some();
-        if self.foreach.is_some() && self.each.is_some() {
+        let has_list = self.foreach.is_some() || self.rows.is_some();
+        let has_items = has_list || self.each.is_some();
+        if has_list && self.each.is_some() {
             return Err(Fault::at("each", "a node has `foreach` or `each`, not both"));
         }
         if self.flow.repeat.is_some() && has_items {
             return Err(Fault::at("repeat", "a node has items or iterations, not both"));
         }
         let stray = [
-            ("chunk", self.chunk.is_some() && self.foreach.is_none(), "`foreach`"),
+            ("chunk", self.chunk.is_some() && !has_list, "`foreach`"),
             ("on_item_failure", self.on_item_failure.is_some() && !has_items, "`foreach` or `each`"),
             ("concurrency", self.limits.concurrency.is_some() && !has_items, "`foreach` or `each`"),
             ("rate", self.limits.rate.is_some() && !has_items, "`foreach` or `each`"),
@@ -179,7 +190,7 @@ impl ParsedFlow {
             (Some(items), _) => Some(Over::Items(items)),
             // The builder puts the node's number here.
             (None, Some(_)) => Some(Over::Each(forkyard_shared::ids::NodeId(0))),
-            (None, None) => None,
+            (None, None) => self.rows.as_ref().map(|_| Over::Rows(forkyard_shared::ids::ArtifactId(0))),
         };
         self.flow.fan = over.map(|over| Fan {
             over,

@@ -45,8 +45,13 @@ impl Reader {
             Some(early) => early,
             None => Reader::open(dir, layout)?,
         };
-        reader.backend.learn(LEARN_PER_LOOK_UP * (expected as u64 + 100))?;
+        reader.expect(expected)?;
         Ok(reader)
+    }
+
+    /// So many keys will be looked up: learns the store whole if that is cheaper than asking for each.
+    pub fn expect(&mut self, keys: usize) -> Result<(), StoreError> {
+        self.backend.learn(LEARN_PER_LOOK_UP * (keys as u64 + 100))
     }
 
     /// For somebody who only looks, perhaps while a run goes on: learns the store if it has at most `most` results.
