@@ -46,11 +46,15 @@ fn cells(task: &Task) -> Result<Output, Failed> {
     Output::json(&sum)
 }
 
-/// Sets and removes keys: `set = { key = value }`, `remove = ["key"]`. Returns what it sees of them afterwards.
+/// Sets and removes keys: `set = { key = value }`, `remove = ["key"]`; its first attempts fail, `fails` of them. Returns
+/// what it set.
 fn set(task: &Task) -> Result<Output, Failed> {
     let values: BTreeMap<String, Value> = task.optional("set")?.unwrap_or_default();
     for (key, value) in &values {
         task.state().set(key, value)?;
+    }
+    if task.attempt() <= task.optional("fails")?.unwrap_or(0) {
+        return Err(Failed::new("it was told to fail"));
     }
     for key in task.optional::<Vec<String>>("remove")?.unwrap_or_default() {
         task.state().remove(&key);

@@ -10,6 +10,7 @@ mod faults; // every system call of a run on its store, failing or the last one
 mod manifest; // what is wrong with a manifest, and where
 mod plan; // what is known before a run; traces of other programs, imported
 mod regression; // one test named after each bug that was fixed
-mod run; // what a run does when nothing goes wrong: results, keys, the store, what is printed
+mod run;
+mod state; // variables that nodes share, by ops of a program of its own // what a run does when nothing goes wrong: results, keys, the store, what is printed
 mod store; // layouts, reading a store while a run goes on, checking and cleaning it
 mod util; // the directory that a test runs in

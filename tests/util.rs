@@ -95,6 +95,18 @@ impl Space {
         self.run(&RUN).expect(code)
     }
 
+    /// Runs a command of `examples/state_ops.rs` to its end: forkyard with ops of its own.
+    pub fn run_ops(&self, args: &[&str]) -> Ended {
+        let forkyard = Path::new(env!("CARGO_BIN_EXE_forkyard"));
+        let program = forkyard.with_file_name("examples").join("state_ops");
+        assert!(program.exists(), "{} is missing: cargo build --example state_ops", program.display());
+        let ours = self.command(args);
+        let mut command = Command::new(program);
+        command.args(args).current_dir(self.0.path()).env_clear();
+        command.envs(ours.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        Running::start(command, b"").end()
+    }
+
     /// The result of a node, as bytes.
     pub fn result(&self, node: &str) -> Vec<u8> {
         self.run(&["results", "cat", node]).expect(0).stdout
