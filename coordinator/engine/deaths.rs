@@ -82,6 +82,7 @@ impl Engine<'_> {
             // It has lost its race, for which it was killed.
             return Ok(());
         }
+        self.leave(node);
         let ran = Some(Ran { worker, started_ns, duration_ns: now_ns().saturating_sub(started_ns) });
         match killed_for {
             Some(late) if late == node => {

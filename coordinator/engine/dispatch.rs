@@ -209,6 +209,7 @@ impl Engine<'_> {
     /// A node is no longer on its way; those that waited for it start anew.
     pub(super) fn release_waiting(&mut self, node: NodeId) {
         for other in self.waiting_for(node) {
+            self.leave(other);
             self.scheduler.release(other);
         }
     }
