@@ -139,9 +139,8 @@ impl Progressing {
         for (race, members) in plan.races() {
             for member in members {
                 self.races.entry(*member).or_default().push(global(race));
-                if self.readers.contains_key(&global(race)) {
-                    *self.readers.entry(*member).or_insert(0) += 1;
-                }
+                // The race itself reads the result, until it is decided whose it is.
+                *self.readers.entry(*member).or_insert(0) += 1;
             }
         }
         self.lineages.are_used |= plan.uses_history;

@@ -20,15 +20,23 @@ impl Engine<'_> {
     pub(super) fn reach_goal(&mut self, member: NodeId) {
         for at in 0..self.state.races.get(&member).map_or(0, Vec::len) {
             let race = self.state.races[&member][at];
-            if matches!(self.scheduler.state(race), State::Waiting | State::Ready) {
+            if self.is_undecided(race) {
                 self.state.decidable.push((race, member));
             }
         }
     }
 
+    fn is_undecided(&self, race: NodeId) -> bool {
+        matches!(self.scheduler.state(race), State::Waiting | State::Ready)
+    }
+
     /// Whether a race of this node is won, so that what it returns comes too late.
     pub(super) fn is_too_late(&self, member: NodeId) -> bool {
         let Some(races) = self.state.races.get(&member) else { return false };
+        if races.iter().any(|race| self.state.alias.get(race) == Some(&member)) {
+            // It has won, and runs once more because its result was lost.
+            return false;
+        }
         let won = |race: &NodeId| {
             matches!(self.scheduler.state(*race), State::Settled(_))
                 || self.state.decidable.iter().any(|(decidable, first)| decidable == race && *first != member)
@@ -39,7 +47,7 @@ impl Engine<'_> {
     /// Decides every race that has a member at the goal.
     pub(super) fn decide_races(&mut self) {
         for (race, first) in std::mem::take(&mut self.state.decidable) {
-            if matches!(self.scheduler.state(race), State::Waiting | State::Ready) {
+            if self.is_undecided(race) {
                 self.decide_race(race, first);
             }
         }
@@ -70,6 +78,11 @@ impl Engine<'_> {
                 extra: Vec::new(),
             });
         }
+        // Who reads the race's result reads the winner's.
+        let (readers, source) = (self.readers(race), self.source(winner));
+        if let Some(held) = self.state.results.get_mut(&source) {
+            held.readers += readers;
+        }
         self.state.alias.insert(race, winner);
         self.keys.set(race, self.keys.of(winner));
         if let Some(id) = self.state.results.get(&winner).map(|held| held.id) {
@@ -80,6 +93,7 @@ impl Engine<'_> {
             _ => Outcome::Ran,
         };
         self.finish(race, outcome, Extra::default(), None, None, None);
+        self.forget(source);
         for &loser in flow.race.iter().filter(|member| **member != winner) {
             self.lose(loser);
         }
@@ -109,6 +123,12 @@ impl Engine<'_> {
         let blocked = self.scheduler.cancel(loser);
         self.tell(loser, Outcome::Cancelled, None, None, Some("another member of its race has won"));
         self.blocked(loser, blocked);
+        // A race that has lost a race takes along who ran for it alone.
+        for &member in self.nodes.flow(loser).map_or(&[][..], |flow| &flow.race) {
+            if self.is_too_late(member) {
+                self.lose(member);
+            }
+        }
     }
 
     /// Takes a node out of whatever hands it is in.

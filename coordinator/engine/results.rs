@@ -109,7 +109,7 @@ impl Engine<'_> {
         }
     }
 
-    fn forget(&mut self, producer: NodeId) {
+    pub(super) fn forget(&mut self, producer: NodeId) {
         if let Some(result) = self.state.results.get_mut(&producer) {
             result.readers = result.readers.saturating_sub(1);
             if result.readers == 0 {
