@@ -16,6 +16,7 @@ use crate::expr::Items;
 use crate::key::ResultId;
 use crate::nodes::Item;
 use crate::plan::{Fan, OnItemFailure};
+use crate::schedule::State;
 use crate::store::{Extra, Outcome};
 
 /// Items of one node that are under way at once. Enough to fill every worker, little enough to keep in memory.
@@ -158,9 +159,7 @@ impl Engine<'_> {
     pub(super) fn follow(&self, leader: NodeId) -> Source {
         let settled = |index: &u32| {
             let unit = self.state.families.get(&leader).and_then(|family| family.items[*index as usize]);
-            unit.is_some_and(|unit| {
-                matches!(self.scheduler.state(unit.node), crate::schedule::State::Settled(_))
-            })
+            unit.is_some_and(|unit| matches!(self.scheduler.state(unit.node), State::Settled(_)))
         };
         let count = self.state.families.get(&leader).map_or(0, |family| family.items.len() as u32);
         Source::Each((0..count).filter(settled).collect())
@@ -210,10 +209,8 @@ impl Engine<'_> {
 
     /// Whether an item that follows this one has something to work on.
     fn is_usable(&self, leader: NodeId) -> bool {
-        let skipped = self.scheduler.state(leader) == crate::schedule::State::Settled(Outcome::Skipped);
-        let nulls = self
-            .fan(self.nodes.declared(leader))
-            .is_some_and(|fan| fan.on_item_failure == OnItemFailure::Null);
+        let skipped = self.scheduler.state(leader) == State::Settled(Outcome::Skipped);
+        let nulls = self.fan(self.nodes.declared(leader)).is_some_and(|fan| fan.on_item_failure == OnItemFailure::Null);
         self.is_done(leader) || skipped || nulls
     }
 
@@ -226,9 +223,8 @@ impl Engine<'_> {
         let added = self.scheduler.add(self.scheduler.urgency(of), of);
         assert_eq!(node, added, "BUG: two numbers for one item");
         self.keys.add();
-        if self.fan(of).is_some_and(|fan| fan.on_item_failure == OnItemFailure::Null) {
-            self.scheduler.excuse(node);
-        }
+        // The others still run: it is their node that fails, when all are settled.
+        self.scheduler.excuse(node);
         self.state.families.get_mut(&of).expect("BUG: an item of nothing").put(index, node);
         node
     }
@@ -290,13 +286,17 @@ impl Engine<'_> {
             _ if policy == OnItemFailure::Null => {}
             _ => {
                 family.failed += 1;
-                let first = family.first_failure.get_or_insert((index, String::new()));
-                if first.1.is_empty() || index < first.0 {
-                    *first = (index, error.unwrap_or(outcome.word()).into());
+                // One that was cancelled explains nothing.
+                let explains = outcome != Outcome::Cancelled;
+                if explains && family.first_failure.as_ref().is_none_or(|(first, _)| index < *first) {
+                    family.first_failure = Some((index, error.unwrap_or(outcome.word()).into()));
                 }
-                family.stopped |= policy == OnItemFailure::Stop;
+                if policy == OnItemFailure::Stop && !std::mem::replace(&mut family.stopped, true) {
+                    self.cancel_items(of);
+                }
             }
         }
+        let Some(family) = self.state.families.get(&of) else { return };
         let more = family.live < WINDOW / 2;
         for at in 0..self.state.followers.get(&of).map_or(0, Vec::len) {
             let follower = self.state.followers[&of][at];
@@ -312,6 +312,20 @@ impl Engine<'_> {
         }
         if more {
             self.state.expandable.push_back(of);
+        }
+    }
+
+    /// Cancels the items of a node that nobody has begun.
+    fn cancel_items(&mut self, of: NodeId) {
+        let units: Vec<NodeId> = self.state.families[&of].items.iter().flatten().map(|unit| unit.node).collect();
+        for item in units {
+            let idle = matches!(self.scheduler.state(item), State::Waiting | State::Ready);
+            if idle || self.forget_waiting(item) {
+                let blocked = self.scheduler.cancel(item);
+                self.tell(item, Outcome::Cancelled, None, None, Some("another item failed"));
+                self.after(item, Outcome::Cancelled, None);
+                self.blocked(item, blocked);
+            }
         }
     }
 
@@ -343,7 +357,7 @@ impl Engine<'_> {
             self.give_up(node, Outcome::Failed, message, None, Vec::new());
         } else if self.scheduler.is_hindered(node) {
             self.block(node, "a node that it needs did not succeed");
-        } else if more {
+        } else if more || failed > 0 {
             let blocked = self.scheduler.cancel(node);
             self.tell(node, Outcome::Cancelled, None, None, None);
             self.blocked(node, blocked);

@@ -143,11 +143,15 @@ impl Engine<'_> {
         }
     }
 
-    /// The node does not wait at a gate any more.
-    pub(super) fn forget_waiting(&mut self, node: NodeId) {
+    /// The node does not wait at a gate any more; whether it did.
+    pub(super) fn forget_waiting(&mut self, node: NodeId) -> bool {
+        let mut waited = false;
         for gate in &mut self.state.gates.gates {
+            let before = gate.waiting.len();
             gate.waiting.retain(|other| *other != node);
+            waited |= gate.waiting.len() < before;
         }
+        waited
     }
 
     /// Nobody waits at a gate any more: those who did start anew, if anything starts.
