@@ -185,6 +185,14 @@ impl Flow {
 }
 
 impl Detail {
+    /// Whether it reads all of a node's result.
+    pub fn reads_result_of(&self, node: NodeId) -> bool {
+        let whole = |arg: &Arg| matches!(arg, Arg::Result(producer) if *producer == node);
+        self.reads.contains(&node)
+            || self.artifact_results.contains(&node)
+            || self.params.iter().any(|(_, arg)| whole(arg))
+    }
+
     /// Whether its parameters are known before it is decided.
     pub fn is_known(&self) -> bool {
         let known = |arg: &Arg| matches!(arg, Arg::Json(_) | Arg::Result(_));

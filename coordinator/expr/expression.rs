@@ -122,6 +122,11 @@ impl Expression {
         &self.uses
     }
 
+    /// Whether it is one expression and nothing else, so that its value may be of any type.
+    pub fn keeps_type(&self) -> bool {
+        matches!(self.code, Code::Alone(_))
+    }
+
     /// Its value as JSON.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use super::node::{self, Parsed, kind_of};
 use super::problem::{Fault, ManifestError, PROBLEMS_MAX, Problem};
 use super::settings::{ArtifactEntry, Settings};
 use super::source::Source;
+use super::used::Used;
 use super::words::{check_id, did_you_mean, nearest};
 use crate::expr::{Scope, Uses};
 use crate::graph::GraphBuilder;
@@ -184,7 +185,7 @@ impl<'a> Builder<'a> {
         let signature = self.ops_known.get(op_id).signature();
         let needs_nothing = signature.params.is_some_and(|specs| specs.iter().all(|spec| !spec.required));
         self.any_write |= signature.state;
-        let says_more = !fields.is_empty() || !needs_nothing;
+        let says_more = !fields.is_empty() || !needs_nothing || op == "race";
         let parsed = says_more.then(|| node::parse(op, signature, fields, &self.dir)).transpose()?;
         if let Err(first) = self.names.insert(id) {
             let message = format!("node `{id}` is defined twice: it is node {} already", first + 1);
@@ -263,7 +264,8 @@ impl<'a> Builder<'a> {
         let graph = graph.build().map_err(|cycle| {
             let way: Vec<&str> = cycle.iter().map(|node| self.names.get(node.0)).collect();
             let message = format!("these nodes need each other in a circle: {}", way.join(" -> "));
-            ManifestError::Mistakes(vec![self.locate(cycle[0], Fault::at("needs", message), sources)])
+            let next = self.names.get(cycle[1].0).to_string();
+            ManifestError::Mistakes(vec![self.locate(cycle[0], Fault::using(Used::Node(next), message), sources)])
         })?;
         Ok(Plan {
             dir: Source::dir(&self.path),
@@ -296,19 +298,20 @@ impl<'a> Builder<'a> {
         let detail = |node: NodeId| details.get(self.detail_of[node.index()] as usize);
         let flow = |node: NodeId| detail(node).and_then(|detail| detail.flow.as_deref());
         for node in (0..self.ops.len()).map(NodeId::new) {
+            let has_parts = |member: &&NodeId| flow(**member).is_some_and(|flow| flow.fan.is_some() || flow.repeat.is_some());
+            if let Some(member) = flow(node).and_then(|flow| flow.race.iter().find(has_parts)) {
+                let id = self.names.get(member.0);
+                let why = format!("node `{id}` has items or iterations, and cannot be a member of a race");
+                return Err(ManifestError::Mistakes(vec![locate(node, Fault::using(Used::Node(id.into()), why))]));
+            }
             let Some(leader) = flow(node).and_then(Flow::each) else { continue };
             let Some(leader) = self.local(leader) else { continue };
             let id = self.names.get(leader.0);
             let leads = self.global(leader);
             let fault = if flow(leader).is_none_or(|flow| flow.fan.is_none()) {
-                Some(Fault::at(
-                    "each",
-                    format!("node `{id}` has no items: it has neither `foreach` nor `each`"),
-                ))
-            } else if detail(node).is_some_and(|detail| detail.reads.contains(&leads)) {
-                let why = format!(
-                    "with `each`, the result of `{id}` comes item by item: name it as `item`, not as `nodes.{id}.result`"
-                );
+                Some(Fault::at("each", format!("node `{id}` has no items: it has neither `foreach` nor `each`")))
+            } else if detail(node).is_some_and(|detail| detail.reads_result_of(leads)) {
+                let why = format!("with `each`, the result of `{id}` comes item by item: name it as `item`, not as `nodes.{id}.result`");
                 Some(Fault::at("each", why))
             } else {
                 None
@@ -337,15 +340,12 @@ impl<'a> Builder<'a> {
             if let Some(name) = uses.vars.iter().find(unknown) {
                 let known = self.vars.keys().chain(published).map(String::as_str);
                 let hint = did_you_mean(name, known);
-                faults.push((
-                    node,
-                    Fault::new(format!(
-                        "there is no variable `{name}`{hint}: it is neither in [vars] nor published by a node"
-                    )),
-                ));
+                let why = format!("there is no variable `{name}`, neither in [vars] nor published by a node{hint}");
+                faults.push((node, Fault::using(Used::Var(name.clone()), why)));
             }
         }
         self.fold(node, &mut detail, published, faults);
+        self.check_items(node, &flow, published, faults);
         let says_more = !flow.says_nothing() || !uses.outcomes.is_empty();
         let resolved = says_more.then(|| self.resolve_flow(node, &flow, &uses.outcomes, needs, faults));
         let (own, rows) = resolved.unzip();
@@ -354,7 +354,10 @@ impl<'a> Builder<'a> {
             for id in uses.results.iter().chain(&uses.outcomes) {
                 match self.find(id) {
                     Some(need) => needs.push(need),
-                    None => faults.push((node, self.unknown_node(id))),
+                    None => {
+                        let used = Some(Used::Node(id.clone()));
+                        faults.push((node, Fault { used, ..self.unknown_node(id) }));
+                    }
                 }
             }
             let read = uses.results.iter().filter_map(|id| self.find(id));
@@ -370,8 +373,8 @@ impl<'a> Builder<'a> {
                 Some(index) => detail.artifacts.push(ArtifactId::new(index)),
                 None => {
                     let hint = did_you_mean(&name, self.artifacts.iter().map(|entry| entry.name.as_str()));
-                    faults
-                        .push((node, Fault::at("artifact", format!("there is no artifact `{name}`{hint}"))));
+                    let why = format!("there is no artifact `{name}`{hint}");
+                    faults.push((node, Fault::using(Used::Artifact(name), why)));
                 }
             }
         }
@@ -381,7 +384,10 @@ impl<'a> Builder<'a> {
                     needs.push(producer);
                     detail.artifact_results.push(producer);
                 }
-                None => faults.push((node, self.unknown_node(&id).inside("artifact"))),
+                None => {
+                    let used = Some(Used::Node(id.clone()));
+                    faults.push((node, Fault { used, ..self.unknown_node(&id) }));
+                }
             }
         }
         for (param, id) in results {
@@ -411,24 +417,9 @@ impl<'a> Builder<'a> {
         faults: &mut Vec<(NodeId, Fault)>,
     ) {
         let signature = self.ops_known.get(self.ops[node.index()]).signature();
-        let constant = |uses: &Uses| {
-            uses.results.is_empty()
-                && uses.outcomes.is_empty()
-                && uses.names.is_empty()
-                && !uses.all_vars
-                && (uses.vars.is_empty() || !self.any_write)
-                && uses.vars.iter().all(|name| self.vars.contains_key(name) && !published.contains(name))
-        };
-        let mut scope = Scope::default();
         for (name, arg) in &mut detail.params {
             let Arg::Template(template) = arg else { continue };
-            let uses = template.uses();
-            if !constant(&uses) {
-                continue;
-            }
-            for var in &uses.vars {
-                scope.var(var, self.vars[var].as_bytes()).expect("BUG: a variable that is not JSON");
-            }
+            let Some(scope) = self.constants(&template.uses(), published) else { continue };
             let kind = kind_of(signature, name);
             match template.json(&scope).and_then(|json| kind.fit(json)) {
                 Ok(json) => *arg = Arg::Json(json),
@@ -438,6 +429,36 @@ impl<'a> Builder<'a> {
                 }
             }
         }
+    }
+
+    /// Whether items that depend on constant variables only are a list.
+    fn check_items(
+        &self,
+        node: NodeId,
+        flow: &ParsedFlow,
+        published: &BTreeSet<String>,
+        faults: &mut Vec<(NodeId, Fault)>,
+    ) {
+        let Some(Over::Items(items)) = flow.flow.fan.as_ref().map(|fan| &fan.over) else { return };
+        let Some(expression) = items.as_expression() else { return };
+        let Some(scope) = self.constants(expression.uses(), published) else { return };
+        if let Err(why) = expression.items(&scope) {
+            faults.push((node, Fault::at("foreach", why)));
+        }
+    }
+
+    /// What these names stand for, if all of them are constant variables.
+    fn constants(&self, uses: &Uses, published: &BTreeSet<String>) -> Option<Scope> {
+        let vary = !uses.results.is_empty() || !uses.outcomes.is_empty() || !uses.names.is_empty() || uses.all_vars;
+        let may_vary = |name: &String| self.any_write || published.contains(name);
+        if vary || uses.vars.iter().any(may_vary) {
+            return None;
+        }
+        let mut scope = Scope::default();
+        for name in &uses.vars {
+            scope.var(name, self.vars.get(name)?.as_bytes()).expect("BUG: a variable that is not JSON");
+        }
+        Some(scope)
     }
 
     fn resolve_flow(
@@ -482,8 +503,9 @@ impl<'a> Builder<'a> {
         if let Some(name) = &parsed.group {
             flow.group = self.groups.iter().position(|(known, _)| known == name);
             if flow.group.is_none() {
-                let hint = did_you_mean(name, self.groups.iter().map(|(known, _)| known.as_str()));
-                let why = format!("there is no group `{name}`{hint}; groups are defined as [groups.NAME]");
+                let near = did_you_mean(name, self.groups.iter().map(|(known, _)| known.as_str()));
+                let next = if near.is_empty() { "; groups are defined as [groups.NAME]" } else { &near };
+                let why = format!("there is no group `{name}`{next}");
                 faults.push((node, Fault::at("group", why)));
             }
         }

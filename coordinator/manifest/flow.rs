@@ -4,6 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::problem::Fault;
+use super::used::Used;
 use super::words::{did_you_mean, parse_rate};
 use crate::expr::{Expression, Template, Uses};
 use crate::plan::{Fan, Flow, GroupLimits, OnItemFailure, Over, Repeat};
@@ -81,7 +82,8 @@ impl ParsedFlow {
             }
             "foreach" => {
                 let items = template(key, value)?;
-                if !matches!(value, Value::Array(_)) && items.as_expression().is_none() {
+                let keeps_type = items.as_expression().is_some_and(Expression::keeps_type);
+                if !matches!(value, Value::Array(_)) && !keeps_type {
                     return Err(wrong("a list, or an expression like \"{{ range(0, 100) }}\""));
                 }
                 let uses = items.uses();
@@ -125,6 +127,10 @@ impl ParsedFlow {
                 let members = value.as_array().filter(|members| members.len() > 1);
                 let ids = members.and_then(|v| v.iter().map(|id| Some(id.as_str()?.to_string())).collect());
                 self.race = ids.ok_or_else(|| wrong("a list of the ids of two nodes or more"))?;
+                let twice = self.race.iter().enumerate().find(|(at, id)| self.race[..*at].contains(id));
+                if let Some((at, id)) = twice {
+                    return Err(Fault::new(format!("`race` names `{id}` twice")).in_item(at).inside(key));
+                }
             }
             "repeat" => {
                 let Value::Object(fields) = value else {
@@ -142,7 +148,7 @@ impl ParsedFlow {
     /// All that was said, checked against itself. `names` are those that parameters use.
     pub fn finish(mut self, op: &str, parameters: &Uses) -> Result<ParsedFlow, Fault> {
         match (op == "race", self.race.is_empty()) {
-            (true, true) => return Err(Fault::new("`race` needs `race`: a list of the ids of its members")),
+            (true, true) => return Err(Fault::new("a race needs `race`: a list of the ids of its members")),
             (false, false) => {
                 return Err(Fault::at(
                     "race",
@@ -156,6 +162,10 @@ impl ParsedFlow {
         if has_list && self.each.is_some() {
             return Err(Fault::at("each", "a node has `foreach` or `each`, not both"));
         }
+        let has_parts = has_items || self.flow.repeat.is_some();
+        if !self.race.is_empty() && has_parts {
+            return Err(Fault::at("race", "a race is decided by its members and has no items or iterations"));
+        }
         if self.flow.repeat.is_some() && has_items {
             return Err(Fault::at("repeat", "a node has items or iterations, not both"));
         }
@@ -166,10 +176,12 @@ impl ParsedFlow {
             ("rate", self.limits.rate.is_some() && !has_items, "`foreach` or `each`"),
         ];
         if let Some((key, _, needed)) = stray.iter().find(|(_, is_stray, _)| *is_stray) {
-            let why = format!("`{key}` goes with {needed}; for a limit across nodes there is `group`");
+            let is_limit = ["concurrency", "rate"].contains(key);
+            let next = if is_limit { "; for a limit across nodes there is `group`" } else { "" };
+            let why = format!("`{key}` goes with {needed}{next}");
             return Err(Fault::at(key, why));
         }
-        if self.flow.route.is_some() && (has_items || self.flow.repeat.is_some() || !self.race.is_empty()) {
+        if self.flow.route.is_some() && (has_parts || !self.race.is_empty()) {
             return Err(Fault::at("route", "a node with items, iterations or a race does not route"));
         }
         let names = parameters.names.iter().chain(&self.uses.names);
@@ -184,7 +196,7 @@ impl ParsedFlow {
                 }
                 _ => continue,
             };
-            return Err(Fault::new(missing));
+            return Err(Fault::using(Used::Word(name), missing));
         }
         let over = match (self.foreach.take(), &self.each) {
             (Some(items), _) => Some(Over::Items(items)),
@@ -272,7 +284,12 @@ fn repeat(fields: &Map<String, Value>) -> Result<Repeat, Fault> {
 
 /// A value that is an expression.
 fn expression(key: &str, value: &Value) -> Result<Expression, Fault> {
-    let wrong = || Fault::at(key, format!("`{key}` must be an expression like \"{{{{ vars.k > 3 }}}}\""));
+    let example = match key {
+        "route" => "'a' if result > 3 else 'b'",
+        "until" => "result > 3",
+        _ => "vars.k > 3",
+    };
+    let wrong = || Fault::at(key, format!("`{key}` must be an expression like \"{{{{ {example} }}}}\""));
     let text = value.as_str().filter(|text| crate::expr::has_expression(text)).ok_or_else(wrong)?;
     Expression::compile(text).map_err(|why| Fault::at(key, why))
 }
@@ -285,7 +302,9 @@ fn names_only(key: &str, expression: &Expression, known: &[&str]) -> Result<(), 
     match expression.uses().names.iter().find(|name| !known.contains(*name)) {
         None => Ok(()),
         Some(name) => {
-            Err(Fault::at(key, format!("`{}`: there is no `{name}` in `{key}`", expression.text())))
+            let (text, known) = (expression.text(), known.join(", "));
+            let why = format!("`{text}`: there is no `{name}` in `{key}`; it knows vars, nodes, {known}");
+            Err(Fault::at(key, why))
         }
     }
 }

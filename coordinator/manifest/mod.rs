@@ -10,6 +10,7 @@ mod problem;
 mod settings;
 mod source;
 mod tables;
+mod used;
 mod words;
 
 pub(crate) use build::Outer;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::used::Used;
+
 /// A manifest that cannot be run.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -63,6 +65,8 @@ pub(super) struct Fault {
     /// The way from the node to the value at fault.
     pub path: Vec<Step>,
     pub message: String,
+    /// What it is about, if the way is yet to be found.
+    pub used: Option<Used>,
 }
 
 /// One step into a table or a list.
@@ -74,7 +78,12 @@ pub(super) enum Step {
 
 impl Fault {
     pub fn new(message: impl Into<String>) -> Fault {
-        Fault { path: Vec::new(), message: message.into() }
+        Fault { path: Vec::new(), message: message.into(), used: None }
+    }
+
+    /// Wherever the node names this.
+    pub fn using(used: Used, message: impl Into<String>) -> Fault {
+        Fault { used: Some(used), ..Fault::new(message) }
     }
 
     /// At the value of this key.

@@ -5,10 +5,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::problem::{Fault, ManifestError, Problem, Step};
+use super::tables;
 
 /// One file of a manifest.
 pub(super) struct Source {
@@ -97,10 +99,28 @@ impl Source {
 
     /// Where a fault of a node is; `at` is what the reader gave the builder: its number in TOML, its
     /// first byte in JSON Lines.
-    pub fn node_problem(&self, at: usize, fault: Fault) -> Problem {
+    pub fn node_problem(&self, at: usize, mut fault: Fault) -> Problem {
+        if let Some(used) = fault.used.take()
+            && let Some(way) = self.node(at).and_then(|node| used.find(&node))
+        {
+            fault.path = way;
+        }
         match self.syntax {
             Syntax::Toml => self.toml_problem(&[Step::Key("node".into()), Step::Index(at)], fault),
             Syntax::JsonLines => self.json_problem(at, fault),
+        }
+    }
+
+    /// The node at this place, as it is written.
+    fn node(&self, at: usize) -> Option<Map<String, Value>> {
+        match self.syntax {
+            Syntax::Toml => {
+                let root = DeTable::parse(&self.text).ok()?;
+                let (_, nodes) = root.get_ref().iter().find(|(key, _)| key.get_ref() == "node")?;
+                let node = nodes.get_ref().as_array()?.get(at)?.get_ref().as_table()?;
+                tables::json_table(node).ok()
+            }
+            Syntax::JsonLines => serde_json::from_str(self.text[at..].lines().next()?).ok(),
         }
     }
 

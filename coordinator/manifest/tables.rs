@@ -98,7 +98,11 @@ fn read_node(mut fields: Map<String, Value>, index: usize, builder: &mut Builder
     builder.node(&id, &op, needs.iter().map(String::as_str), fields, index)
 }
 
-fn json_table(table: &DeTable) -> Result<Map<String, Value>, Fault> {
+/// A table as JSON.
+///
+/// # Errors
+/// When a number is none of JSON.
+pub(super) fn json_table(table: &DeTable) -> Result<Map<String, Value>, Fault> {
     let pairs = table.iter().map(|(key, value)| {
         let key = key.get_ref().to_string();
         let value = json_value(value.get_ref()).map_err(|fault| fault.inside(&key))?;
