@@ -2,12 +2,15 @@
 //! belongs in the module that says so.
 
 mod artifacts; // files that are mapped: what is refused, what the ops on them return, changes during a run
+mod broken; // manifests that are refused: the text and what is said of it, one table
 mod chaos; // killed at random moments, by scripts/chaos
 mod control; // commands around a run: --failed, cancel, pause, resume
+mod docs; // the examples in docs/manifest.md
 mod export; // results as tables for other programs
 mod failures; // one test named after each row of the table of failures in docs/design.md
 mod faults; // every system call of a run on its store, failing or the last one
-mod manifest; // what is wrong with a manifest, and where
+mod language; // every word of the workflow language, through the real command
+mod manifest; // files that are no manifest, or name others; the command line
 mod plan; // what is known before a run; traces of other programs, imported
 mod regression; // one test named after each bug that was fixed
 mod run;

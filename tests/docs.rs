@@ -1,0 +1,57 @@
+//! The examples in `docs/manifest.md`: each is a complete manifest, and does what it says.
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use crate::util::{RUN, Space};
+
+const MANUAL: &str = include_str!("../docs/manifest.md");
+
+/// The blocks of this kind, each with the heading above it.
+fn blocks(kind: &str) -> Vec<(&'static str, &'static str)> {
+    let (mut found, mut heading, mut rest) = (Vec::new(), "", MANUAL);
+    while let Some((line, next)) = rest.split_once('\n') {
+        rest = next;
+        if line.starts_with("##") {
+            heading = line;
+        } else if line.strip_prefix("```") == Some(kind) {
+            let (block, next) = rest.split_once("```\n").expect("an end of the block");
+            found.push((heading, block));
+            rest = next;
+        }
+    }
+    found
+}
+
+#[test]
+fn every_example_of_the_manual_runs() {
+    for (kind, at_least) in [("toml", 20), ("jsonl", 1)] {
+        let blocks = blocks(kind);
+        assert!(blocks.len() >= at_least, "{} blocks of {kind}", blocks.len());
+        for (heading, block) in blocks {
+            let space = Space::new();
+            symlink(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples"), space.path("examples")).unwrap();
+            space.write("m.toml", block);
+            let ended = space.run(&RUN);
+            assert_eq!(ended.code(), Some(0), "{heading}\n{block}\n{}", ended.stderr);
+        }
+    }
+}
+
+#[test]
+fn what_the_manual_says_of_results_is_so() {
+    let mut told = 0;
+    for (heading, block) in blocks("toml") {
+        let claims: Vec<(&str, &str)> = block.lines().filter_map(|line| line.strip_prefix("# ")?.split_once(" is ")).collect();
+        if claims.is_empty() {
+            continue;
+        }
+        let space = Space::with(block);
+        space.run_manifest(0);
+        for (node, result) in claims {
+            assert_eq!(space.result_text(node).trim_end(), result, "{heading}");
+            told += 1;
+        }
+    }
+    assert!(told >= 10, "only {told} results are told");
+}
