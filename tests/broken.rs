@@ -36,7 +36,10 @@ fn every_mistake_is_told_with_its_place_its_cause_and_the_way_out() {
         let said = ended.stderr.trim_end();
         let nothing_done = ended.stdout.is_empty() && !space.path(".forkyard").exists();
         if said != expected || ended.code() != Some(2) || !nothing_done {
-            wrong.push(format!("=== {title}\n{text}--- expected\n{expected}\n--- but, with {:?}\n{said}", ended.code()));
+            wrong.push(format!(
+                "=== {title}\n{text}--- expected\n{expected}\n--- but, with {:?}\n{said}",
+                ended.code()
+            ));
         }
     }
     assert!(wrong.is_empty(), "{} of these are wrong:\n{}", wrong.len(), wrong.join("\n"));

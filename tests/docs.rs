@@ -42,7 +42,8 @@ fn every_example_of_the_manual_runs() {
 fn what_the_manual_says_of_results_is_so() {
     let mut told = 0;
     for (heading, block) in blocks("toml") {
-        let claims: Vec<(&str, &str)> = block.lines().filter_map(|line| line.strip_prefix("# ")?.split_once(" is ")).collect();
+        let claims: Vec<(&str, &str)> =
+            block.lines().filter_map(|line| line.strip_prefix("# ")?.split_once(" is ")).collect();
         if claims.is_empty() {
             continue;
         }

@@ -42,8 +42,12 @@ impl Used {
         };
         match value {
             Value::String(text) => (is_list && self.is_named(text) || self.is_in(text)).then(Vec::new),
-            Value::Array(items) => items.iter().enumerate().find_map(|(at, item)| with(Step::Index(at), item)),
-            Value::Object(fields) => fields.iter().find_map(|(key, field)| with(Step::Key(key.clone()), field)),
+            Value::Array(items) => {
+                items.iter().enumerate().find_map(|(at, item)| with(Step::Index(at), item))
+            }
+            Value::Object(fields) => {
+                fields.iter().find_map(|(key, field)| with(Step::Key(key.clone()), field))
+            }
             _ => None,
         }
     }

@@ -27,10 +27,7 @@ fn a_condition_decides_and_what_needs_a_skipped_node_is_skipped() {
         .concat(),
     );
     let ended = space.run_manifest(0);
-    assert_eq!(
-        ended.outcomes(),
-        "after_no=skipped after_yes=ran later=skipped no=skipped x=ran yes=ran"
-    );
+    assert_eq!(ended.outcomes(), "after_no=skipped after_yes=ran later=skipped no=skipped x=ran yes=ran");
     assert_eq!(error(&ended, "no"), "its condition is false: {{ nodes.x.result.score < vars.k }}");
     assert_eq!(error(&ended, "later"), "node after_no, which it needs, was skipped");
     assert_eq!(ended.summary()["skipped"], 3);
@@ -52,8 +49,11 @@ fn what_counts_as_true() {
         ("nodes.n.result", false),
         ("not nodes.n.result", true),
     ];
-    let nodes: String =
-        conditions.iter().enumerate().map(|(at, (condition, _))| when(&format!("c{at}"), condition, "")).collect();
+    let nodes: String = conditions
+        .iter()
+        .enumerate()
+        .map(|(at, (condition, _))| when(&format!("c{at}"), condition, ""))
+        .collect();
     let space = Space::with(&[value("n", "false", ""), nodes].concat());
     let ended = space.run_manifest(0);
     for (at, (condition, holds)) in conditions.iter().enumerate() {
@@ -93,7 +93,10 @@ fn a_condition_on_an_item_decides_about_that_item() {
         .concat(),
     );
     let ended = space.run_manifest(0);
-    assert_eq!((&ended.node("a[1]")["outcome"], &ended.node("a[2]")["outcome"]), (&"skipped".into(), &"ran".into()));
+    assert_eq!(
+        (&ended.node("a[1]")["outcome"], &ended.node("a[2]")["outcome"]),
+        (&"skipped".into(), &"ran".into())
+    );
     assert_eq!(space.result_text("a"), "[1,null,3,null]");
     assert_eq!(space.result_text("c"), "[1,null,3,null]");
     assert_eq!(ended.node("none")["outcome"], "skipped");
@@ -177,7 +180,10 @@ fn outcomes_are_named_by_words() {
     space.run_manifest(1);
     assert_eq!(space.result_text("words"), words);
     let again = space.run_manifest(1);
-    assert_eq!((&again.node("done")["outcome"], &again.node("words")["outcome"]), (&"cached".into(), &"cached".into()));
+    assert_eq!(
+        (&again.node("done")["outcome"], &again.node("words")["outcome"]),
+        (&"cached".into(), &"cached".into())
+    );
     assert_eq!(space.result_text("words"), words, "what ran and what was cached are both done");
 }
 

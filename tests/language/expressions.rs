@@ -17,7 +17,10 @@ fn text_is_rendered() {
     let found = worth(
         "name = \"test\"\ncount = 42",
         &value("task_5", "{ result = 50 }", ""),
-        &["Hello {{ vars.name }}", "Name: {{ vars.name }}, Count: {{ vars.count }}, Result: {{ nodes.task_5.result.result }}"],
+        &[
+            "Hello {{ vars.name }}",
+            "Name: {{ vars.name }}, Count: {{ vars.count }}, Result: {{ nodes.task_5.result.result }}",
+        ],
     );
     assert_eq!(found, [r#""Hello test""#, r#""Name: test, Count: 42, Result: 50""#]);
 }
@@ -27,7 +30,17 @@ fn an_expression_alone_keeps_its_type() {
     let found = worth(
         "n = 3\nf = 1.5\nt = true\nl = [1, \"a\"]\no = { b = 1, a = { x = [] } }\ns = \"3\"",
         "",
-        &["{{ vars.n }}", " {{ vars.f }} ", "{{ vars.t }}", "{{ vars.l }}", "{{ vars.o }}", "{{ vars.s }}", "n{{ vars.n }}", "{{ vars.n }}{{ vars.n }}", "{{ none }}"],
+        &[
+            "{{ vars.n }}",
+            " {{ vars.f }} ",
+            "{{ vars.t }}",
+            "{{ vars.l }}",
+            "{{ vars.o }}",
+            "{{ vars.s }}",
+            "n{{ vars.n }}",
+            "{{ vars.n }}{{ vars.n }}",
+            "{{ none }}",
+        ],
     );
     assert_eq!(
         found,
@@ -86,7 +99,11 @@ fn ids_that_are_no_plain_words_stand_in_quotes() {
             value("a-1", "{ x = 1 }", ""),
             value("b c", "2", ""),
             value("nodes.d", "3", ""),
-            value("sum", "\"{{ nodes['a-1'].result.x + nodes['b c'].result + nodes['nodes.d'].result }}\"", ""),
+            value(
+                "sum",
+                "\"{{ nodes['a-1'].result.x + nodes['b c'].result + nodes['nodes.d'].result }}\"",
+                "",
+            ),
             value("whole", "\"{{ nodes['b c'].result }}\"", ""),
             value("bare", "\"{{ nodes.a-1.result }}\"", ""),
             noop("w", "when = \"{{ nodes['a-1'].outcome == 'done' }}\""),
@@ -127,7 +144,11 @@ fn a_change_of_a_variable_runs_what_names_it() {
     let space = Space::with(&manifest(3));
     space.run_manifest(0);
     space.write("m.toml", manifest(4));
-    assert_eq!(space.run_manifest(0).outcomes(), "a=ran b=cached c=cached", "the key has the value, not the words");
+    assert_eq!(
+        space.run_manifest(0).outcomes(),
+        "a=ran b=cached c=cached",
+        "the key has the value, not the words"
+    );
 }
 
 #[test]
@@ -167,12 +188,21 @@ fn a_result_that_is_too_long_for_an_expression_goes_by_reference() {
 #[test]
 fn nothing_is_endless() {
     let endless = [
-        ("{% for i in range(1000000) %}{% for j in range(1000000) %}{% endfor %}{% endfor %}", "it took more than 10000000 steps"),
+        (
+            "{% for i in range(1000000) %}{% for j in range(1000000) %}{% endfor %}{% endfor %}",
+            "it took more than 10000000 steps",
+        ),
         ("{% for i in range(1000000) %}0123456789{% endfor %}", "it makes more than 8"),
         ("{{ range(1000000000) | list | length }}", "at most 1,000,000"),
     ];
     for (text, why) in endless {
-        let space = Space::with(&[value("x", "\"0123456789\"", ""), value("a", &format!("'''{{% if nodes.x.result %}}{{% endif %}}{text}'''"), "")].concat());
+        let space = Space::with(
+            &[
+                value("x", "\"0123456789\"", ""),
+                value("a", &format!("'''{{% if nodes.x.result %}}{{% endif %}}{text}'''"), ""),
+            ]
+            .concat(),
+        );
         let ended = space.run_manifest(1);
         assert_eq!(ended.outcomes(), "a=failed x=ran", "{text}");
         assert!(error(&ended, "a").contains(why), "{text}: {}", error(&ended, "a"));
@@ -197,6 +227,10 @@ fn a_value_that_does_not_fit_its_parameter_fails_its_node() {
 
 #[test]
 fn what_looks_like_an_expression_can_be_written() {
-    let found = worth("", "", &["{{ '{{ x }}' }}", "{% raw %}{{ x }}{% endraw %}", "a{# not said #}b", "{ x }", "100%"]);
+    let found = worth(
+        "",
+        "",
+        &["{{ '{{ x }}' }}", "{% raw %}{{ x }}{% endraw %}", "a{# not said #}b", "{ x }", "100%"],
+    );
     assert_eq!(found, [r#""{{ x }}""#, r#""{{ x }}""#, r#""ab""#, r#""{ x }""#, r#""100%""#]);
 }

@@ -13,7 +13,10 @@ fn squares(id: &str, more: &str) -> String {
 #[test]
 fn results_are_in_the_order_of_items_whatever_ends_first() {
     // The first item ends last.
-    let script = format!("[ {{{{ index }}}} != 0 ] || {{ {}; }}; touch done{{{{ index }}}}; echo {{{{ item }}}}", wait_for("done2"));
+    let script = format!(
+        "[ {{{{ index }}}} != 0 ] || {{ {}; }}; touch done{{{{ index }}}}; echo {{{{ item }}}}",
+        wait_for("done2")
+    );
     let space = Space::with(&shell("a", &script, "foreach = [\"x\", \"y\", \"z\"]"));
     let ended = space.run_with(&["--workers", "3"], 0);
     assert_eq!(ended.outcomes(), "a=ran a[0]=ran a[1]=ran a[2]=ran");
@@ -61,7 +64,8 @@ fn what_needs_a_node_gets_the_list_of_its_items() {
             squares("a", ""),
             value("sum", "\"{{ nodes.a.result | sum }}\"", ""),
             value("whole", "\"{{ nodes.a.result }}\"", ""),
-            "[[node]]\nid = \"cat\"\nop = \"exec\"\nrun = [\"cat\"]\nstdin = \"{{ nodes.a.result }}\"\n".into(),
+            "[[node]]\nid = \"cat\"\nop = \"exec\"\nrun = [\"cat\"]\nstdin = \"{{ nodes.a.result }}\"\n"
+                .into(),
         ]
         .concat(),
     );
@@ -170,7 +174,10 @@ fn a_change_of_one_item_runs_what_follows_that_item() {
     space.run_manifest(0);
     space.write("m.toml", manifest("[1, 5, 3]"));
     let ended = space.run_manifest(0);
-    assert_eq!((&ended.node("a[1]")["outcome"], &ended.node("a[0]")["outcome"]), (&"ran".into(), &"cached".into()));
+    assert_eq!(
+        (&ended.node("a[1]")["outcome"], &ended.node("a[0]")["outcome"]),
+        (&"ran".into(), &"cached".into())
+    );
     assert_eq!((space.lines("a.log"), space.lines("b.log")), (4, 4));
 }
 
@@ -181,7 +188,11 @@ fn large_items_go_by_reference_in_every_layout() {
             &[
                 format!("[run]\nlayout = \"{layout}\"\n"),
                 shell("a", "yes {{ item }} | head -c 100000", "foreach = [3, 5, 7]"),
-                shell("b", "wc -c; head -n 1 \"$FORKYARD_INPUT_IT\"", "each = \"a\"\nstdin = \"{{ item }}\"\ninputs = { it = \"{{ item }}\" }"),
+                shell(
+                    "b",
+                    "wc -c; head -n 1 \"$FORKYARD_INPUT_IT\"",
+                    "each = \"a\"\nstdin = \"{{ item }}\"\ninputs = { it = \"{{ item }}\" }",
+                ),
                 value("c", "\"{{ item }}\"", "each = \"a\""),
             ]
             .concat(),
@@ -193,7 +204,10 @@ fn large_items_go_by_reference_in_every_layout() {
         assert_eq!(space.result("c[2]"), b"7\n".repeat(50_000), "{layout}");
         // From the store as well as from the worker.
         let ended = space.run_with(&["--refresh", "b"], 0);
-        assert_eq!((&ended.node("a")["outcome"], &ended.node("b[1]")["outcome"]), (&"cached".into(), &"ran".into()));
+        assert_eq!(
+            (&ended.node("a")["outcome"], &ended.node("b[1]")["outcome"]),
+            (&"cached".into(), &"ran".into())
+        );
         assert_eq!(space.result_text("b[1]"), "100000\n5\n", "{layout}");
     }
 }
@@ -215,11 +229,8 @@ fn bytes_and_artifacts_pass_from_item_to_item() {
 
 #[test]
 fn a_chunk_is_a_list_of_items() {
-    let space = Space::with(&value(
-        "a",
-        "\"{{ [index, item] }}\"",
-        "foreach = \"{{ range(10, 17) }}\"\nchunk = 3",
-    ));
+    let space =
+        Space::with(&value("a", "\"{{ [index, item] }}\"", "foreach = \"{{ range(10, 17) }}\"\nchunk = 3"));
     space.run_manifest(0);
     assert_eq!(space.result_text("a"), "[[0,[10,11,12]],[1,[13,14,15]],[2,[16]]]");
     assert_eq!(space.result_text("a[2]"), "[2,[16]]");
@@ -259,7 +270,10 @@ fn an_item_that_may_fail_is_null() {
         .concat(),
     );
     let ended = space.run_manifest(0);
-    assert_eq!((&ended.node("a")["outcome"], &ended.node("a[1]")["outcome"]), (&"ran".into(), &"failed".into()));
+    assert_eq!(
+        (&ended.node("a")["outcome"], &ended.node("a[1]")["outcome"]),
+        (&"ran".into(), &"failed".into())
+    );
     for node in ["a", "b", "c"] {
         assert_eq!(space.result_text(node), r#"["0\n",null,"2\n"]"#, "{node}");
     }
@@ -268,7 +282,11 @@ fn an_item_that_may_fail_is_null() {
 #[test]
 fn after_a_failure_that_stops_its_node_no_more_items_start() {
     let script = "echo x >> started; exit 1";
-    let space = Space::with(&shell("a", script, "foreach = \"{{ range(20000) }}\"\non_item_failure = \"stop\"\nsalt = \"{{ item }}\""));
+    let space = Space::with(&shell(
+        "a",
+        script,
+        "foreach = \"{{ range(20000) }}\"\non_item_failure = \"stop\"\nsalt = \"{{ item }}\"",
+    ));
     let ended = space.run_with(&["--workers", "1", "--keep-going"], 1);
     assert_eq!(ended.node("a")["outcome"], "failed");
     // Those that were under way are told of; a worker may have been sent a few by then.
@@ -279,13 +297,20 @@ fn after_a_failure_that_stops_its_node_no_more_items_start() {
 fn what_follows_an_item_that_failed_is_blocked() {
     let space = Space::with(&[second_fails(""), shell("b", "echo {{ item }}", "each = \"a\"")].concat());
     let ended = space.run_with(&["--keep-going"], 1);
-    assert_eq!(ended.outcomes(), "a=failed a[0]=ran a[1]=failed a[2]=ran b=failed b[0]=ran b[1]=blocked b[2]=ran");
+    assert_eq!(
+        ended.outcomes(),
+        "a=failed a[0]=ran a[1]=failed a[2]=ran b=failed b[0]=ran b[1]=blocked b[2]=ran"
+    );
 }
 
 #[test]
 fn an_item_is_tried_again() {
     let flaky = "mkdir tried{{ item }} 2> /dev/null && exit 1; echo {{ item }}";
-    let space = Space::with(&shell("a", flaky, "foreach = [0, 1]\nretry = { attempts = 2, backoff = \"1ms\", jitter = 1 }"));
+    let space = Space::with(&shell(
+        "a",
+        flaky,
+        "foreach = [0, 1]\nretry = { attempts = 2, backoff = \"1ms\", jitter = 1 }",
+    ));
     let ended = space.run_manifest(0);
     assert_eq!(ended.node("a[1]")["attempt"], 2);
     assert_eq!(space.result_text("a"), r#"["0\n","1\n"]"#);
@@ -294,7 +319,11 @@ fn an_item_is_tried_again() {
 #[test]
 fn an_item_that_hangs_is_killed_and_the_others_are_not() {
     let script = "[ {{ item }} != 1 ] || sleep 1000; echo {{ item }}";
-    let space = Space::with(&shell("a", script, "foreach = [0, 1, 2]\ntimeout = \"300ms\"\non_item_failure = \"null\""));
+    let space = Space::with(&shell(
+        "a",
+        script,
+        "foreach = [0, 1, 2]\ntimeout = \"300ms\"\non_item_failure = \"null\"",
+    ));
     let ended = space.run_manifest(0);
     assert_eq!(ended.node("a[1]")["outcome"], "timed_out");
     assert_eq!(space.result_text("a"), r#"["0\n",null,"2\n"]"#);
@@ -303,7 +332,11 @@ fn an_item_that_hangs_is_killed_and_the_others_are_not() {
 
 #[test]
 fn a_worker_that_dies_of_an_item_is_replaced() {
-    let manifest = |times: u32| format!("[[node]]\nid = \"a\"\nop = \"crash\"\nparams = {{ signal = 9, times = \"{{{{ {times} if item == 3 else 0 }}}}\" }}\nforeach = \"{{{{ range(6) }}}}\"\n");
+    let manifest = |times: u32| {
+        format!(
+            "[[node]]\nid = \"a\"\nop = \"crash\"\nparams = {{ signal = 9, times = \"{{{{ {times} if item == 3 else 0 }}}}\" }}\nforeach = \"{{{{ range(6) }}}}\"\n"
+        )
+    };
     let space = Space::with(&manifest(2));
     let ended = space.run_manifest(0);
     assert_eq!(ended.node("a[3]")["attempt"], 3);

@@ -14,7 +14,11 @@ fn at_most(places: u32, name: &str) -> String {
 
 #[test]
 fn never_more_items_at_once_than_concurrency() {
-    let manifest = shell("a", &at_most(2, "lock"), "foreach = \"{{ range(30) }}\"\nconcurrency = 2\nsalt = \"{{ item }}\"");
+    let manifest = shell(
+        "a",
+        &at_most(2, "lock"),
+        "foreach = \"{{ range(30) }}\"\nconcurrency = 2\nsalt = \"{{ item }}\"",
+    );
     let space = Space::with(&manifest);
     space.run_with(&["--workers", "6"], 0);
     // The test of the test: without the limit there are more.
@@ -44,13 +48,19 @@ fn equal_items_take_no_place_that_they_do_not_give_back() {
 #[test]
 fn a_group_limits_all_of_its_nodes_together() {
     let one = at_most(1, "api");
-    let member = |id: &str, more: &str| shell(id, &one, &format!("group = \"api\"\nsalt = \"{id}{{{{ 1 }}}}\"\n{more}"));
+    let member = |id: &str, more: &str| {
+        shell(id, &one, &format!("group = \"api\"\nsalt = \"{id}{{{{ 1 }}}}\"\n{more}"))
+    };
     let space = Space::with(
         &[
             "[groups.api]\nconcurrency = 1\n".to_string(),
             member("a", ""),
             member("b", ""),
-            shell("c", &one, "group = \"api\"\nsalt = \"c{{ item }}\"\nforeach = \"{{ range(8) }}\"\nconcurrency = 3"),
+            shell(
+                "c",
+                &one,
+                "group = \"api\"\nsalt = \"c{{ item }}\"\nforeach = \"{{ range(8) }}\"\nconcurrency = 3",
+            ),
             shell("d", &one, "group = \"api\"\nsalt = \"d{{ item }}\"\nforeach = \"{{ range(8) }}\""),
         ]
         .concat(),
@@ -64,7 +74,11 @@ fn a_group_gives_back_the_places_of_nodes_that_fail_or_are_tried_again() {
     let space = Space::with(
         &[
             "[run]\nmax_crashes = 2\n[groups.one]\nconcurrency = 1\n".to_string(),
-            shell("a", "exit {{ item }}", "foreach = [1, 2]\ngroup = \"one\"\nretry = { attempts = 3, backoff = \"1ms\" }"),
+            shell(
+                "a",
+                "exit {{ item }}",
+                "foreach = [1, 2]\ngroup = \"one\"\nretry = { attempts = 3, backoff = \"1ms\" }",
+            ),
             "[[node]]\nid = \"b\"\nop = \"crash\"\nparams = { signal = 9 }\ngroup = \"one\"\n".into(),
             shell("c", "sleep 100", "group = \"one\"\ntimeout = \"50ms\""),
             noop("d", "group = \"one\""),
@@ -88,7 +102,11 @@ fn rate_holds_up_only_what_runs() {
 
 #[test]
 fn rate_spreads_what_runs() {
-    let space = Space::with(&shell("a", "date +%s%N >> starts", "foreach = \"{{ range(6) }}\"\nrate = \"10/s\"\nsalt = \"{{ item }}\""));
+    let space = Space::with(&shell(
+        "a",
+        "date +%s%N >> starts",
+        "foreach = \"{{ range(6) }}\"\nrate = \"10/s\"\nsalt = \"{{ item }}\"",
+    ));
     space.run_with(&["--workers", "2"], 0);
     let starts: Vec<u64> = space.text("starts").lines().map(|line| line.parse().unwrap()).collect();
     assert_eq!(starts.len(), 6);

@@ -24,7 +24,11 @@ fn it_ends_when_its_condition_is_true() {
 
 #[test]
 fn each_iteration_knows_its_number() {
-    let space = Space::with(&value("a", "\"{{ index * 10 }}\"", "repeat = { until = \"{{ index == 4 }}\", max = 9 }"));
+    let space = Space::with(&value(
+        "a",
+        "\"{{ index * 10 }}\"",
+        "repeat = { until = \"{{ index == 4 }}\", max = 9 }",
+    ));
     space.run_manifest(0);
     assert_eq!(space.result_text("a"), "40");
     assert_eq!(space.result_text("a[0]"), "0");
@@ -46,10 +50,14 @@ fn too_many_iterations_are_a_failure() {
 
 #[test]
 fn an_iteration_that_fails_ends_it() {
-    let space = Space::with(&shell("a", "test {{ index }} != 1", "repeat = { until = \"{{ false }}\", max = 5 }"));
+    let space =
+        Space::with(&shell("a", "test {{ index }} != 1", "repeat = { until = \"{{ false }}\", max = 5 }"));
     let ended = space.run_manifest(1);
     assert_eq!(ended.outcomes(), "a=failed a[0]=ran a[1]=failed");
-    assert_eq!(error(&ended, "a"), "iteration 1 failed: /bin/sh ended with exit status: 1: it wrote nothing to stderr");
+    assert_eq!(
+        error(&ended, "a"),
+        "iteration 1 failed: /bin/sh ended with exit status: 1: it wrote nothing to stderr"
+    );
     let space = Space::with(&value("a", "{ x = 1 }", "repeat = { until = \"{{ result.y }}\", max = 5 }"));
     let ended = space.run_manifest(1);
     assert!(error(&ended, "a").starts_with("iteration 0: `{{ result.y }}`"), "{}", error(&ended, "a"));

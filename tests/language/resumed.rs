@@ -24,7 +24,12 @@ fn after_a_kill_only_the_rest_of_the_items_runs() {
     let durable = || {
         let listed = space.run(&["results", "ls", "--json"]);
         let lines = if listed.code() == Some(0) { listed.events() } else { Vec::new() };
-        lines.iter().filter(|line| line["node"].as_str().is_some_and(|node| node.starts_with("a[")) && line["digest"].is_string()).count()
+        lines
+            .iter()
+            .filter(|line| {
+                line["node"].as_str().is_some_and(|node| node.starts_with("a[")) && line["digest"].is_string()
+            })
+            .count()
     };
     let begun = space.lines("log");
     eventually("what ran before is durable", || durable() == begun - 1);
@@ -33,7 +38,9 @@ fn after_a_kill_only_the_rest_of_the_items_runs() {
     space.write("go", "");
     let ended = space.run_manifest(0);
     assert_eq!(space.lines("log"), 13, "one item ran twice: the one that was killed\n{}", space.text("log"));
-    let cached = |node: &str| ended.outcomes().split(' ').filter(|word| word.starts_with(node) && word.ends_with("=cached")).count();
+    let cached = |node: &str| {
+        ended.outcomes().split(' ').filter(|word| word.starts_with(node) && word.ends_with("=cached")).count()
+    };
     assert_eq!(cached("a["), begun - 1);
     assert_eq!(space.result_text("b"), "[0,1,2,3,4,5,6,7,8,9,10,11]");
     space.expect_nothing_left();
