@@ -9,13 +9,13 @@ use forkyard_shared::arena::ArenaWriter;
 use forkyard_shared::ids::NodeId;
 
 use crate::cost::Costs;
-use crate::engine::{Contexts, Engine, Progressing};
+use crate::engine::{Contexts, Engine, Progressing, Watched};
 use crate::graph::{Graph, GraphBuilder};
 use crate::init::Runtime;
 use crate::key::Keys;
 use crate::nodes::Nodes;
 use crate::only::Only;
-use crate::plan::Plan;
+use crate::plan::{Flow, Plan};
 use crate::pool::Pool;
 use crate::report::{EventsWanted, Report, ReportOptions};
 use crate::run::{Limits, RunError, choose, open_artifacts, urgencies};
@@ -67,8 +67,9 @@ impl DryRun {
         node: &str,
         runtime: &Runtime,
     ) -> Result<Vec<(String, Vec<u8>)>, RunError> {
-        let context = DryRun::watch(manifest, given, store, (&Only::named(&[]), &[]), Some(node), runtime)?.1;
-        context.ok_or_else(|| {
+        let only = Only::About(node.into());
+        let watched = DryRun::watch(manifest, given, store, (&only, &[]), Some(node), runtime)?.1;
+        watched.context.ok_or_else(|| {
             RunError::Usage(format!(
                 "node `{node}` of {}, or one that it needs, has no stored result: run the manifest first",
                 manifest.display()
@@ -76,14 +77,15 @@ impl DryRun {
         })
     }
 
-    fn watch(
+    /// Looks at all that a node needs, and closely at that node.
+    pub fn watch(
         manifest: &Path,
         given: &BTreeMap<String, String>,
         store: &Path,
         (only, refresh): (&Only, &[String]),
         watched: Option<&str>,
         runtime: &Runtime,
-    ) -> Result<(DryRun, Option<Vec<(String, Vec<u8>)>>), RunError> {
+    ) -> Result<(DryRun, Watched), RunError> {
         let ops = runtime.ops();
         let plan = crate::manifest::load(manifest, ops, given).map_err(RunError::Manifest)?;
         // It is needed until the end of the process.
@@ -129,11 +131,7 @@ impl DryRun {
             attach: &mut attach,
             state: Progressing::new(plan, ops, 1),
         };
-        let watched = watched.map(|id| {
-            let unknown = || RunError::Usage(format!("{} has no node `{id}`", manifest.display()));
-            plan.names.find(id).map(NodeId).ok_or_else(unknown)
-        });
-        let (nodes, foreseen, families, context) = engine.foresee(watched.transpose()?)?;
+        let (nodes, foreseen, families) = engine.foresee(watched)?;
 
         let fate = |node: NodeId| if wanted(node) { Fate::Nothing } else { Fate::Unwanted };
         let mut fates: Vec<Fate> = (0..plan.len()).map(NodeId::new).map(fate).collect();
@@ -147,7 +145,22 @@ impl DryRun {
             artifact_bytes: artifacts.iter().map(|artifact| artifact.bytes).sum(),
             fates,
         };
-        Ok((dry, context))
+        Ok((dry, foreseen.watched))
+    }
+
+    /// The node of this id.
+    pub fn find(&self, id: &str) -> Option<NodeId> {
+        self.nodes.find(id)
+    }
+
+    /// Whether it says that it runs each time.
+    pub fn runs_always(&self, node: NodeId) -> bool {
+        !self.nodes.is_cached(node)
+    }
+
+    /// What a node says about whether, when and how often it runs.
+    pub fn flow(&self, node: NodeId) -> Option<&Flow> {
+        self.nodes.flow(node)
     }
 
     /// The node's id.

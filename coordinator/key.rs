@@ -26,7 +26,7 @@ const KEY_VERSION: u8 = 1;
 /// What a field of a key is. The numbers are part of the store's format.
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
-enum Field {
+pub(crate) enum Field {
     Op = 1,
     OpVersion = 2,
     /// The id of a node whose only point is its effect: each is run.
@@ -141,19 +141,37 @@ impl<'a> Keys<'a> {
         said: Said,
         result: impl Fn(NodeId) -> Option<ResultId>,
     ) -> Result<Digest, String> {
+        self.files.remove(&node);
+        let key = self.explain(nodes, node, said, result, |_, _| {})?;
+        self.keys[node.index()] = key;
+        Ok(key)
+    }
+
+    /// Takes the walk of a node's key, and hands each field to `also`. Files are what they were when the key was made,
+    /// if it was.
+    ///
+    /// # Errors
+    /// As [`Keys::make`].
+    pub fn explain(
+        &mut self,
+        nodes: &Nodes,
+        node: NodeId,
+        said: Said,
+        result: impl Fn(NodeId) -> Option<ResultId>,
+        mut also: impl FnMut(Field, &[u8]),
+    ) -> Result<Digest, String> {
         let mut text = std::mem::take(&mut self.scratch);
         text.clear();
         text.push(KEY_VERSION);
         let walked = self.walk(nodes, node, said, result, |field, bytes| {
+            also(field, bytes);
             text.push(field as u8);
             text.extend((bytes.len() as u32).to_le_bytes());
             text.extend(bytes);
         });
         let key = Digest::of(&text);
         self.scratch = text;
-        walked?;
-        self.keys[node.index()] = key;
-        Ok(key)
+        walked.map(|()| key)
     }
 
     fn walk(
@@ -207,7 +225,10 @@ impl<'a> Keys<'a> {
                 // A project that moves as a whole keeps its keys.
                 let dir = detail.dir.strip_prefix(&plan.dir).unwrap_or(&detail.dir);
                 each(Field::Dir, dir.as_os_str().as_bytes());
-                let files = files(detail, said.params, &mut self.memo)?;
+                let files = match self.files.remove(&node) {
+                    Some(files) => files,
+                    None => files(detail, said.params, &mut self.memo)?,
+                };
                 for file in &files {
                     each(Field::FileName, file.word.as_bytes());
                     each(Field::FileDigest, &file.digest.0);

@@ -29,6 +29,7 @@ mod dry_run;
 mod engine;
 mod export;
 mod expr;
+mod fields;
 mod graph;
 mod init;
 mod key;
@@ -52,6 +53,7 @@ mod text;
 mod threads;
 mod timers;
 mod wfformat;
+mod why;
 
 pub use cli::main;
 pub use forkyard_worker::{Failed, Op, Ops, Output, Task};

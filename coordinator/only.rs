@@ -13,6 +13,8 @@ pub(crate) enum Only {
     All,
     /// By their ids.
     Named(Vec<String>),
+    /// By its id, or by that of one of its items.
+    About(String),
     /// By what an earlier run called them, items as `id[index]`. The manifest may have changed since.
     Earlier(Vec<String>),
 }
@@ -28,6 +30,10 @@ impl Only {
         match self {
             Only::All => Ok(None),
             Only::Named(names) => nodes_named(plan, names).map(Some),
+            Only::About(name) => match earlier(plan, name) {
+                Some(node) => Ok(Some(HashSet::from([node]))),
+                None => nodes_named(plan, std::slice::from_ref(name)).map(Some),
+            },
             Only::Earlier(names) => {
                 let nodes: HashSet<NodeId> = names.iter().filter_map(|name| earlier(plan, name)).collect();
                 if nodes.is_empty() {
@@ -43,7 +49,7 @@ impl Only {
 }
 
 /// The node of a name, or the one of whose items it is the name.
-pub(crate) fn earlier(plan: &Plan, name: &str) -> Option<NodeId> {
+fn earlier(plan: &Plan, name: &str) -> Option<NodeId> {
     let of_item = || plan.names.find(item_of(name)?);
     plan.names.find(name).or_else(of_item).map(NodeId)
 }

@@ -43,6 +43,16 @@ pub(super) enum Command {
     Run(Run),
     /// What would run and what is stored; levels, critical path, what these workers make of it
     Plan(Plan),
+    /// Why a node would run, is cached, failed or was skipped: what its key is made of, and what of it changed
+    Why {
+        /// The manifest, as for `run`
+        manifest: PathBuf,
+        /// A node, or one of its items: `id[index]`
+        node: String,
+        /// As one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// List the runs of a store, newest last
     Runs {
         /// As JSON, one run a line

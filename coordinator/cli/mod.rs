@@ -13,6 +13,7 @@ mod results;
 mod run;
 mod runs;
 mod store;
+mod why;
 
 use std::process::ExitCode;
 
@@ -44,6 +45,7 @@ pub fn main() -> ExitCode {
     let exit = match args.command {
         Command::Run(run) => run::run(&run, store, runtime),
         Command::Plan(plan) => plan::plan(&plan, store, runtime),
+        Command::Why { manifest, node, json } => why::why(&manifest, &node, store, json, runtime),
         Command::Runs { json } => runs::list(store, json),
         Command::Status { run, json } => runs::status(store, run, json),
         Command::Cancel { run } => control::control(store, run, Request::Cancel),

@@ -40,7 +40,7 @@ pub(super) fn find(store: &Path, run: Option<u64>) -> Result<RunDir, Failure> {
     }
 }
 
-fn state(store: &Path, run: &RunDir, header: &RunHeader) -> &'static str {
+pub(super) fn state(store: &Path, run: &RunDir, header: &RunHeader) -> &'static str {
     let alive = || {
         let holds = holder(&StoreDir::new(store).lock_path()) == Some(header.pid);
         holds && Path::new("/proc").join(header.pid.to_string()).exists()

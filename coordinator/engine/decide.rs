@@ -102,7 +102,7 @@ impl Engine<'_> {
 
     /// The node is not run, by its own rules.
     pub(super) fn skip(&mut self, node: NodeId, why: &str) {
-        self.would_skip(node);
+        self.watch_none(node, &format!("it is skipped: {why}"));
         self.scheduler.done(node, Outcome::Skipped);
         self.tell(node, Outcome::Skipped, None, None, Some(why));
         self.after(node, Outcome::Skipped, None);

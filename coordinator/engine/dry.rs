@@ -6,6 +6,7 @@ use std::time::Duration;
 use forkyard_shared::ids::NodeId;
 
 use super::core::Engine;
+use crate::fields::KeyFields;
 use crate::nodes::Nodes;
 use crate::run::RunError;
 use crate::store::{Outcome, Record};
@@ -17,19 +18,33 @@ pub(crate) struct Foreseen {
     pub runs: Vec<NodeId>,
     /// Nodes whose result is stored, and how long it took to compute.
     pub stored: Vec<(NodeId, Duration)>,
-    /// Nodes that are left out by their own rules.
-    pub skipped: Vec<NodeId>,
+    /// What is found out about one node.
+    pub watched: Watched,
 }
 
-/// All nodes, what would be done with them, the items of those that have any, and what is set after the one that was
-/// watched.
-type Prospect = (Nodes, Foreseen, Vec<(NodeId, Vec<NodeId>)>, Option<Vec<(String, Vec<u8>)>>);
+/// What is found out about the node of this name, which may be an item.
+#[derive(Default)]
+pub(crate) struct Watched {
+    pub name: Option<String>,
+    /// What its key is made of, and how long its stored result took to compute.
+    pub key: Option<(KeyFields, Option<Duration>)>,
+    /// Why it has no key now.
+    pub why_none: Option<String>,
+    /// What is set after it, if all that it takes is stored.
+    pub context: Option<Vec<(String, Vec<u8>)>>,
+}
+
+/// All nodes, what would be done with them, and the items of those that have any.
+type Prospect = (Nodes, Foreseen, Vec<(NodeId, Vec<NodeId>)>);
 
 impl Engine<'_> {
     /// Looks every node up and runs none.
-    pub fn foresee(mut self, watched: Option<NodeId>) -> Result<Prospect, RunError> {
-        self.state.foreseen = Some(Foreseen::default());
-        self.contexts.watched = watched;
+    pub fn foresee(mut self, watched: Option<&str>) -> Result<Prospect, RunError> {
+        let name = watched.map(String::from);
+        self.state.foreseen =
+            Some(Foreseen { watched: Watched { name, ..Watched::default() }, ..Foreseen::default() });
+        let node = watched.and_then(|name| self.nodes.find(name));
+        self.contexts.watched = node;
         loop {
             self.expand();
             self.look_up()?;
@@ -48,9 +63,10 @@ impl Engine<'_> {
             }
         }
         let families = self.state.families.keys().map(|node| (*node, self.all_units(*node))).collect();
-        let context = watched.map(|node| self.contexts.after(self.nodes.plan, node));
-        let context = context.transpose().map_err(RunError::Internal)?.flatten();
-        Ok((self.nodes, self.state.foreseen.unwrap_or_default(), families, context))
+        let context = node.map(|node| self.contexts.after(self.nodes.plan, node));
+        let mut foreseen = self.state.foreseen.unwrap_or_default();
+        foreseen.watched.context = context.transpose().map_err(RunError::Internal)?.flatten();
+        Ok((self.nodes, foreseen, families))
     }
 
     /// Whether nothing is to be run.
@@ -79,9 +95,30 @@ impl Engine<'_> {
         }
     }
 
-    pub(super) fn would_skip(&mut self, node: NodeId) {
+    fn is_watched(&self, node: NodeId) -> bool {
+        let name = self.state.foreseen.as_ref().and_then(|foreseen| foreseen.watched.name.as_deref());
+        name.is_some_and(|name| name == self.nodes.name(node))
+    }
+
+    /// The node has its key: what it is made of is kept, if that was asked for.
+    pub(super) fn watch_key(&mut self, node: NodeId, record: Option<&Record>) {
+        if !self.is_watched(node) {
+            return;
+        }
+        let fields =
+            self.walk_key(node, |keys, nodes, said, result| KeyFields::of(keys, nodes, node, said, result));
+        let took = record.map(|record| Duration::from_micros(record.duration_us));
         if let Some(foreseen) = &mut self.state.foreseen {
-            foreseen.skipped.push(node);
+            foreseen.watched.key = fields.map(|fields| (fields, took));
+        }
+    }
+
+    /// The node has no key, for this reason.
+    pub(super) fn watch_none(&mut self, node: NodeId, why: &str) {
+        if self.is_watched(node)
+            && let Some(foreseen) = &mut self.state.foreseen
+        {
+            foreseen.watched.why_none = Some(why.into());
         }
     }
 }

@@ -10,7 +10,8 @@ use super::core::Engine;
 use super::decide::Decision;
 use super::evaluate::Unknown;
 use super::results::At;
-use crate::key::{ResultId, Said};
+use crate::key::{Keys, ResultId, Said};
+use crate::nodes::Nodes;
 use crate::run::RunError;
 use crate::schedule::State;
 use crate::store::{Extra, Lost, Outcome, Record};
@@ -35,7 +36,10 @@ impl Engine<'_> {
                     self.open(node, source);
                     continue;
                 }
-                Err(_) if self.is_dry() => {
+                Err(why) if self.is_dry() => {
+                    if let Unknown::Wrong(why) = &why {
+                        self.watch_none(node, why);
+                    }
                     self.scheduler.must_run(node);
                     continue;
                 }
@@ -58,12 +62,15 @@ impl Engine<'_> {
                     self.scheduler.release(node);
                     return Ok(());
                 }
-                Err(_) if self.is_dry() => self.scheduler.must_run(node),
+                Err(why) if self.is_dry() => {
+                    self.watch_none(node, &why);
+                    self.scheduler.must_run(node);
+                }
                 Err(message) => {
                     self.scheduler.hold(node);
                     self.give_up(node, Outcome::Failed, message, None, Vec::new());
                 }
-                Ok(key) => match self.stored(node, key) {
+                Ok(key) => match self.looked_up(node, key) {
                     Some(record) => self.on_stored(node, record),
                     None if self.is_dry() => self.scheduler.must_run(node),
                     None => self.must_run(node),
@@ -74,6 +81,15 @@ impl Engine<'_> {
     }
 
     pub(super) fn make_key(&mut self, node: NodeId) -> Result<Digest, String> {
+        self.walk_key(node, |keys, nodes, said, result| keys.make(nodes, node, said, result))
+    }
+
+    /// Has `walk` go over a node's key, with what the node says and what it reads.
+    pub(super) fn walk_key<T>(
+        &mut self,
+        node: NodeId,
+        walk: impl FnOnce(&mut Keys, &Nodes, Said, &dyn Fn(NodeId) -> Option<ResultId>) -> T,
+    ) -> T {
         let (results, alias) = (&self.state.results, &self.state.alias);
         let followed = self.followed(node);
         let said = match self.state.resolved.get(&node) {
@@ -85,13 +101,21 @@ impl Engine<'_> {
         };
         let null = ResultId { kind: Kind::Json, digest: NULL_DIGEST };
         let scheduler = &self.scheduler;
-        self.keys.make(&self.nodes, node, said, |producer| {
+        walk(&mut self.keys, &self.nodes, said, &|producer| {
             if !matches!(scheduler.state(producer), State::Settled(outcome) if outcome.is_done()) {
                 return Some(null);
             }
             let result = results.get(&producer).or_else(|| results.get(alias.get(&producer)?));
             result.map(|result| result.id)
         })
+    }
+
+    fn looked_up(&mut self, node: NodeId, key: Digest) -> Option<Record> {
+        let record = self.stored(node, key);
+        if self.is_dry() {
+            self.watch_key(node, record.as_ref());
+        }
+        record
     }
 
     fn stored(&self, node: NodeId, key: Digest) -> Option<Record> {

@@ -14,6 +14,7 @@ mod decide;
 mod dispatch;
 mod dry;
 mod evaluate;
+mod explain;
 mod family;
 mod gates;
 mod generate;
@@ -28,3 +29,4 @@ mod time;
 
 pub(crate) use contexts::{Contexts, StateRead};
 pub(crate) use core::{Engine, Progressing};
+pub(crate) use dry::Watched;

@@ -100,6 +100,7 @@ impl Engine<'_> {
             let key = self.keys.of(node);
             let duration = Duration::from_nanos(ran.duration_ns);
             let artifacts = self.nodes.artifacts(node).to_vec();
+            self.note_fields(node);
             let extra = extra.encode();
             self.writer.put(NewResult {
                 node,

@@ -83,7 +83,12 @@ pub(super) fn append(file: &mut File, payload: &[u8]) -> io::Result<()> {
 
 /// Hands the entries of a journal to `each`, oldest first; a later one of the same node replaces an
 /// earlier one. Whether all of it is sound: a frame that does not pass its check is left out, and so is a torn end.
-pub(crate) fn read_journal(path: &Path, mut each: impl FnMut(JournalEntry)) -> io::Result<bool> {
+pub(crate) fn read_journal(path: &Path, each: impl FnMut(JournalEntry)) -> io::Result<bool> {
+    read_entries(path, each)
+}
+
+/// Hands the entries of a file of frames to `each`, oldest first; whether all of it is sound.
+pub(super) fn read_entries<T: Decode<()>>(path: &Path, mut each: impl FnMut(T)) -> io::Result<bool> {
     let mut bytes = Vec::new();
     File::open(path)?.read_to_end(&mut bytes)?;
     let (mut rest, mut sound) = (bytes.as_slice(), true);

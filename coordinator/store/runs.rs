@@ -1,5 +1,6 @@
-//! `runs/<id>/`: what a run was (`run.json`), what became of its nodes (`journal`), how it ended
-//! (`summary.json`, absent while it goes on or if it was killed). Ids count from 1.
+//! `runs/<id>/`: what a run was (`run.json`), what became of its nodes (`journal`), what their keys
+//! were made of (`fields`), how it ended (`summary.json`, absent while it goes on or if it was killed). `paused` is
+//! there while it starts nothing new. Ids count from 1.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -91,6 +92,11 @@ impl RunDir {
 
     pub fn journal_path(&self) -> PathBuf {
         self.path.join("journal")
+    }
+
+    /// What the keys of its nodes were made of.
+    pub fn fields_path(&self) -> PathBuf {
+        self.path.join("fields")
     }
 
     /// A journal to append to.

@@ -19,10 +19,12 @@ use parking_lot::Mutex;
 use super::backend::{Backend, NewResult, NewValue};
 use super::dir::StoreDir;
 use super::error::StoreError;
+use super::fields::FieldsFile;
 use super::format::Layout;
 use super::journal::{self, JournalEntry};
 use super::record::Record;
 use super::runs::RunDir;
+use crate::fields::KeyFields;
 use crate::threads;
 
 /// A result that took longer than this to compute is committed within [`SOON`].
@@ -65,7 +67,8 @@ struct News {
 }
 
 enum ToWriter {
-    Chunk(Vec<NewResult>, Vec<u8>),
+    /// Results, then encoded entries for the journal, then such of fields.
+    Chunk(Vec<NewResult>, Vec<u8>, Vec<u8>),
     Flush(Sender<()>),
 }
 
@@ -78,6 +81,7 @@ pub(crate) struct Writer {
     hurry: Arc<AtomicBool>,
     results: Vec<NewResult>,
     journal: Vec<u8>,
+    fields: Vec<u8>,
 }
 
 impl Writer {
@@ -100,12 +104,14 @@ impl Writer {
             backend,
             run: run.id,
             journal,
+            fields: FieldsFile::of(run),
             settings,
             progress: progress.clone(),
             hurry: hurry.clone(),
             group: Vec::new(),
             group_bytes: 0,
             group_journal: Vec::new(),
+            group_fields: Vec::new(),
             due: None,
             more_to_fold: true,
         };
@@ -118,6 +124,7 @@ impl Writer {
             hurry,
             results: Vec::new(),
             journal: Vec::new(),
+            fields: Vec::new(),
         })
     }
 
@@ -130,6 +137,7 @@ impl Writer {
             hurry: Arc::default(),
             results: Vec::new(),
             journal: Vec::new(),
+            fields: Vec::new(),
         }
     }
 
@@ -143,11 +151,17 @@ impl Writer {
         journal::encode(entry, &mut self.journal);
     }
 
+    /// Takes what a key was made of, likewise.
+    pub fn explain(&mut self, fields: &KeyFields) {
+        journal::encode(fields, &mut self.fields);
+    }
+
     /// Hands everything taken so far to the thread. Waits when the thread is far behind.
     pub fn hand_over(&mut self) {
         if !self.results.is_empty() || !self.journal.is_empty() {
-            let chunk = ToWriter::Chunk(std::mem::take(&mut self.results), std::mem::take(&mut self.journal));
-            self.send(chunk);
+            let (results, journal) = (std::mem::take(&mut self.results), std::mem::take(&mut self.journal));
+            let fields = std::mem::take(&mut self.fields);
+            self.send(ToWriter::Chunk(results, journal, fields));
         }
     }
 
@@ -203,12 +217,14 @@ struct Work {
     backend: Box<dyn Backend>,
     run: u64,
     journal: File,
+    fields: FieldsFile,
     settings: WriterSettings,
     progress: Arc<Progress>,
     hurry: Arc<AtomicBool>,
     group: Vec<NewResult>,
     group_bytes: usize,
     group_journal: Vec<u8>,
+    group_fields: Vec<u8>,
     due: Option<Instant>,
     more_to_fold: bool,
 }
@@ -234,7 +250,7 @@ impl Work {
                 None => Duration::from_secs(3600),
             };
             match requests.recv_timeout(wait) {
-                Ok(ToWriter::Chunk(results, journal)) => self.take(results, &journal),
+                Ok(ToWriter::Chunk(results, journal, fields)) => self.take(results, &journal, &fields),
                 Ok(ToWriter::Flush(done)) => {
                     self.commit_now();
                     done.send(()).ok();
@@ -251,7 +267,7 @@ impl Work {
         }
     }
 
-    fn take(&mut self, results: Vec<NewResult>, journal: &[u8]) {
+    fn take(&mut self, results: Vec<NewResult>, journal: &[u8], fields: &[u8]) {
         let dear = results.iter().any(|result| result.duration > DEAR);
         let within = if dear { SOON.min(self.settings.commit_within) } else { self.settings.commit_within };
         let due = Instant::now() + within;
@@ -267,6 +283,7 @@ impl Work {
         }
         // Only now: the journal must not speak of what is not committed.
         self.group_journal.extend(journal);
+        self.group_fields.extend(fields);
         self.due = Some(self.due.map_or(due, |before| before.min(due)));
     }
 
@@ -292,6 +309,7 @@ impl Work {
         self.group.clear();
         self.group_bytes = 0;
         self.group_journal.clear();
+        self.group_fields.clear();
     }
 
     /// In this order: results are on the disk before the journal says so.
@@ -306,7 +324,10 @@ impl Work {
             return Ok(());
         }
         journal::append(&mut self.journal, &self.group_journal)
-            .map_err(|error| StoreError::Io("write the journal".into(), error).ends_run())
+            .map_err(|error| StoreError::Io("write the journal".into(), error).ends_run())?;
+        // Without them `why` can say less, which is no reason to end a run.
+        self.fields.append(&self.group_fields).ok();
+        Ok(())
     }
 
     /// The group without the results of artifacts that are no longer what they were.

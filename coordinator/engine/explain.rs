@@ -1,0 +1,20 @@
+//! Noting what the keys of nodes were made of that ran, for `why`.
+
+use forkyard_shared::ids::NodeId;
+
+use super::core::Engine;
+use crate::fields::KeyFields;
+
+impl Engine<'_> {
+    /// Of a plain node there is nothing to note that its op and its needs do not say.
+    pub(super) fn note_fields(&mut self, node: NodeId) {
+        if self.nodes.detail(node).is_none() {
+            return;
+        }
+        let fields =
+            self.walk_key(node, |keys, nodes, said, result| KeyFields::of(keys, nodes, node, said, result));
+        if let Some(fields) = fields {
+            self.writer.explain(&fields);
+        }
+    }
+}
