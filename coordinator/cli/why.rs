@@ -191,13 +191,16 @@ impl<'a> Answer<'a> {
         match (what, before, after) {
             (_, None, Some(after)) => format!("{name}: new, {after}"),
             (_, Some(before), None) => format!("{name}: gone, it was {before}"),
-            (What::Result | What::ArtifactResult, Some(_), Some(producer)) => {
+            (What::Result | What::ArtifactResult, Some(before), Some(producer)) if before == producer => {
                 let newer = self.history.ran_in.get(producer);
                 let ran = self.history.ran.as_ref().map(|(run, _)| run);
                 let because = newer
                     .filter(|run| Some(*run) > ran)
                     .map_or(String::new(), |run| format!(", because {producer} ran again in run {run}"));
                 format!("{name}: the result of {producer} changed{because}")
+            }
+            (What::Result, Some(before), Some(producer)) => {
+                format!("{name}: {before} -> the result of {producer}")
             }
             (What::File | What::Artifact | What::Need, ..) => format!("{name} changed"),
             (_, Some(before), Some(after)) => format!("{name}: {before} -> {after}"),
