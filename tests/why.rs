@@ -83,6 +83,15 @@ fn a_result_that_changed_leads_to_the_node_that_ran_again() {
 }
 
 #[test]
+fn a_value_that_became_a_result_is_told_as_such() {
+    let space = Space::with(&[value("a", 1, ""), shell("b", "cat", "stdin = \"text\"")].concat());
+    space.run_manifest(0);
+    space
+        .write("m.toml", [value("a", 1, ""), shell("b", "cat", "stdin = \"{{ nodes.a.result }}\"")].concat());
+    has(&space.why("b"), "param stdin: \"text\" -> the result of a");
+}
+
+#[test]
 fn a_plain_node_names_the_need_that_changed() {
     let plain = [noop("b", "needs = [\"a\", \"c\"]"), noop("c", "")].concat();
     let space = Space::with(&[value("a", 1, ""), plain.clone()].concat());
