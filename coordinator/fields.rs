@@ -17,10 +17,20 @@ pub(crate) struct KeyField {
     pub what: What,
     /// Which of its kind: a parameter's name, an artifact's, a file's, a node's.
     pub label: String,
-    /// The first bytes of its SHA-256.
-    pub digest: [u8; 8],
-    /// The value itself if it is short text, else its beginning or its digest.
+    /// The first bytes of the SHA-256 of what it says; nothing if the preview is all of that.
+    pub digest: Option<[u8; 8]>,
+    /// The value itself if it is short text, else its beginning, its digest or where it comes from.
     pub preview: String,
+}
+
+impl KeyField {
+    fn is_as(&self, other: &KeyField) -> bool {
+        let same = match (self.digest, other.digest) {
+            (None, None) => self.preview == other.preview,
+            (one, other) => one == other,
+        };
+        self.what == other.what && same
+    }
 }
 
 /// What a field says.
@@ -107,28 +117,30 @@ fn named(keys: &Keys, nodes: &Nodes, node: NodeId, said: Said, raw: &[(Field, Ve
     let mut needs: Vec<&[u8]> = Vec::new();
     for (field, bytes) in raw {
         let text = || String::from_utf8_lossy(bytes).into_owned();
-        let mut put = |what, label: &str, preview: String| {
-            fields.push(KeyField { what, label: label.into(), digest: short(bytes), preview });
+        let mut put = |what, label: &str, (digest, preview): (Option<[u8; 8]>, String)| {
+            fields.push(KeyField { what, label: label.into(), digest, preview });
         };
         match field {
-            Field::Op => put(What::Op, "", text()),
-            Field::OpVersion => put(What::Version, "", version(bytes)),
-            Field::Node => put(What::Node, "", text()),
+            Field::Op => put(What::Op, "", (None, text())),
+            Field::OpVersion => put(What::Version, "", (None, version(bytes))),
+            Field::Node => put(What::Node, "", (None, text())),
             Field::ParamName => (name, is_param) = (text(), true),
             Field::ArtifactName | Field::FileName | Field::StateKey => (name, is_param) = (text(), false),
-            Field::StateValue => put(What::State, &name, if bytes.is_empty() { "not set".into() } else { hex(bytes) }),
+            Field::StateValue => {
+                put(What::State, &name, if bytes.is_empty() { "not set".into() } else { hex(bytes) })
+            }
             Field::State => put(What::State, "", hex(bytes)),
-            Field::ParamJson => put(What::Param, &name, cut(&text())),
+            Field::ParamJson => put(What::Param, &name, cut(text())),
             Field::ParamResult if is_param => {
                 let preview = producer(nodes, said, &name).unwrap_or_default();
-                put(What::Result, &name, preview);
+                put(What::Result, &name, (first(&bytes[1..]), preview));
             }
-            Field::ParamResult => put(What::ArtifactResult, &name, name.clone()),
-            Field::ArtifactDigest => put(What::Artifact, &name, hex(bytes)),
-            Field::ArtifactFormat => put(What::Format, &name, text()),
-            Field::Dir => put(What::Dir, "", text()),
-            Field::FileDigest => put(What::File, &name, hex(bytes)),
-            Field::Salt => put(What::Salt, "", cut(&text())),
+            Field::ParamResult => put(What::ArtifactResult, &name, (first(&bytes[1..]), name.clone())),
+            Field::ArtifactDigest => put(What::Artifact, &name, (first(bytes), hex(bytes))),
+            Field::ArtifactFormat => put(What::Format, &name, (None, text())),
+            Field::Dir => put(What::Dir, "", (None, text())),
+            Field::FileDigest => put(What::File, &name, (first(bytes), hex(bytes))),
+            Field::Salt => put(What::Salt, "", cut(text())),
             Field::Need => needs.push(bytes),
         }
     }
@@ -137,21 +149,23 @@ fn named(keys: &Keys, nodes: &Nodes, node: NodeId, said: Said, raw: &[(Field, Ve
 }
 
 fn named_needs(keys: &Keys, nodes: &Nodes, node: NodeId, needs: &[&[u8]]) -> Vec<KeyField> {
+    if needs.is_empty() {
+        return Vec::new();
+    }
     if needs.len() > NEEDS_MAX {
         let mut all = Hasher::new();
         needs.iter().for_each(|key| all.update(key));
-        let digest = short(&all.finish().0);
+        let digest = first(&all.finish().0);
         let preview = format!("{} nodes", needs.len());
         return vec![KeyField { what: What::Need, label: "all".into(), digest, preview }];
     }
-    let names: HashMap<Digest, NodeId> =
-        nodes.needs(node).map(|need| (keys.of(need), need)).collect();
+    let names: HashMap<Digest, NodeId> = nodes.needs(node).map(|need| (keys.of(need), need)).collect();
     let name = |key: &[u8]| {
         let known = names.iter().find(|(known, _)| known.0 == key);
         known.map_or(String::new(), |(_, need)| nodes.name(*need).into_owned())
     };
     let field =
-        |key: &&[u8]| KeyField { what: What::Need, label: name(key), digest: short(key), preview: hex(key) };
+        |key: &&[u8]| KeyField { what: What::Need, label: name(key), digest: first(key), preview: hex(key) };
     let mut fields: Vec<KeyField> = needs.iter().map(field).collect();
     fields.sort_by(|a, b| a.label.cmp(&b.label));
     fields
@@ -173,18 +187,19 @@ fn version(bytes: &[u8]) -> String {
     }
 }
 
-fn short(bytes: &[u8]) -> [u8; 8] {
-    *Digest::of(bytes).0.first_chunk().expect("a digest is longer")
+/// The beginning of a digest.
+fn first(digest: &[u8]) -> Option<[u8; 8]> {
+    digest.first_chunk().copied()
 }
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn cut(text: &str) -> String {
+fn cut(text: String) -> (Option<[u8; 8]>, String) {
     match text.char_indices().nth(PREVIEW_CHARS) {
-        None => text.into(),
-        Some((end, _)) => format!("{}...", &text[..end]),
+        None => (None, text),
+        Some((end, _)) => (first(&Digest::of(text.as_bytes()).0), format!("{}...", &text[..end])),
     }
 }
 
@@ -207,7 +222,7 @@ pub(crate) fn changes(before: &[KeyField], after: &[KeyField]) -> Vec<Change> {
     let mut changes = Vec::new();
     for field in after {
         let was = old.get(&id(field));
-        if was.is_none_or(|was| (was.what, was.digest) != (field.what, field.digest)) {
+        if was.is_none_or(|was| !was.is_as(field)) {
             changes.push(Change {
                 what: field.what,
                 label: field.label.clone(),
@@ -225,4 +240,24 @@ pub(crate) fn changes(before: &[KeyField], after: &[KeyField]) -> Vec<Change> {
         });
     }
     changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn param(label: &str, text: &str) -> KeyField {
+        let (digest, preview) = cut(text.into());
+        KeyField { what: What::Param, label: label.into(), digest, preview }
+    }
+
+    #[test]
+    fn values_of_the_same_beginning_are_told_apart_and_the_same_are_not() {
+        let long = "x".repeat(PREVIEW_CHARS);
+        let before = [param("a", &format!("{long}1")), param("b", "same"), param("c", "gone")];
+        let after = [param("a", &format!("{long}2")), param("b", "same"), param("d", "new")];
+        let found: Vec<String> = changes(&before, &after).into_iter().map(|change| change.label).collect();
+        assert_eq!(found, ["a", "d", "c"]);
+        assert_eq!(changes(&before, &before), []);
+    }
 }

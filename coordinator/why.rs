@@ -33,8 +33,7 @@ pub(crate) enum WouldRun {
 /// Looks at a node by its id, or by that of one of its items.
 pub(crate) fn now(manifest: &Path, store: &Path, name: &str, runtime: &Runtime) -> Result<Now, RunError> {
     let only = Only::About(name.into());
-    let (dry, watched) =
-        DryRun::watch(manifest, &BTreeMap::new(), store, (&only, &[]), Some(name), runtime)?;
+    let (dry, watched) = DryRun::watch(manifest, &BTreeMap::new(), store, (&only, &[]), Some(name), runtime)?;
     Ok(match (watched.key, watched.why_none) {
         (Some((fields, Some(took))), _) => Now::Cached(fields, took),
         (Some((fields, None)), _) => {
@@ -53,7 +52,9 @@ fn without_key(dry: &DryRun, name: &str) -> String {
         Some(flow) if flow.fan.is_some() || flow.repeat.is_some() => {
             format!("it consists of items, which have keys: `forkyard why M '{name}[0]'`")
         }
-        Some(flow) if !flow.race.is_empty() => "it has the result of whichever member of its race wins".into(),
+        Some(flow) if !flow.race.is_empty() => {
+            "it has the result of whichever member of its race wins".into()
+        }
         _ => "what it needs would run first".into(),
     }
 }

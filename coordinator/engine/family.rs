@@ -210,7 +210,9 @@ impl Engine<'_> {
     /// Whether an item that follows this one has something to work on.
     fn is_usable(&self, leader: NodeId) -> bool {
         let skipped = self.scheduler.state(leader) == State::Settled(Outcome::Skipped);
-        let nulls = self.fan(self.nodes.declared(leader)).is_some_and(|fan| fan.on_item_failure == OnItemFailure::Null);
+        let nulls = self
+            .fan(self.nodes.declared(leader))
+            .is_some_and(|fan| fan.on_item_failure == OnItemFailure::Null);
         self.is_done(leader) || skipped || nulls
     }
 
@@ -317,7 +319,8 @@ impl Engine<'_> {
 
     /// Cancels the items of a node that nobody has begun.
     fn cancel_items(&mut self, of: NodeId) {
-        let units: Vec<NodeId> = self.state.families[&of].items.iter().flatten().map(|unit| unit.node).collect();
+        let units: Vec<NodeId> =
+            self.state.families[&of].items.iter().flatten().map(|unit| unit.node).collect();
         for item in units {
             let idle = matches!(self.scheduler.state(item), State::Waiting | State::Ready);
             if idle || self.forget_waiting(item) {

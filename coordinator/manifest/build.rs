@@ -265,7 +265,11 @@ impl<'a> Builder<'a> {
             let way: Vec<&str> = cycle.iter().map(|node| self.names.get(node.0)).collect();
             let message = format!("these nodes need each other in a circle: {}", way.join(" -> "));
             let next = self.names.get(cycle[1].0).to_string();
-            ManifestError::Mistakes(vec![self.locate(cycle[0], Fault::using(Used::Node(next), message), sources)])
+            ManifestError::Mistakes(vec![self.locate(
+                cycle[0],
+                Fault::using(Used::Node(next), message),
+                sources,
+            )])
         })?;
         Ok(Plan {
             dir: Source::dir(&self.path),
@@ -298,20 +302,30 @@ impl<'a> Builder<'a> {
         let detail = |node: NodeId| details.get(self.detail_of[node.index()] as usize);
         let flow = |node: NodeId| detail(node).and_then(|detail| detail.flow.as_deref());
         for node in (0..self.ops.len()).map(NodeId::new) {
-            let has_parts = |member: &&NodeId| flow(**member).is_some_and(|flow| flow.fan.is_some() || flow.repeat.is_some());
+            let has_parts = |member: &&NodeId| {
+                flow(**member).is_some_and(|flow| flow.fan.is_some() || flow.repeat.is_some())
+            };
             if let Some(member) = flow(node).and_then(|flow| flow.race.iter().find(has_parts)) {
                 let id = self.names.get(member.0);
                 let why = format!("node `{id}` has items or iterations, and cannot be a member of a race");
-                return Err(ManifestError::Mistakes(vec![locate(node, Fault::using(Used::Node(id.into()), why))]));
+                return Err(ManifestError::Mistakes(vec![locate(
+                    node,
+                    Fault::using(Used::Node(id.into()), why),
+                )]));
             }
             let Some(leader) = flow(node).and_then(Flow::each) else { continue };
             let Some(leader) = self.local(leader) else { continue };
             let id = self.names.get(leader.0);
             let leads = self.global(leader);
             let fault = if flow(leader).is_none_or(|flow| flow.fan.is_none()) {
-                Some(Fault::at("each", format!("node `{id}` has no items: it has neither `foreach` nor `each`")))
+                Some(Fault::at(
+                    "each",
+                    format!("node `{id}` has no items: it has neither `foreach` nor `each`"),
+                ))
             } else if detail(node).is_some_and(|detail| detail.reads_result_of(leads)) {
-                let why = format!("with `each`, the result of `{id}` comes item by item: name it as `item`, not as `nodes.{id}.result`");
+                let why = format!(
+                    "with `each`, the result of `{id}` comes item by item: name it as `item`, not as `nodes.{id}.result`"
+                );
                 Some(Fault::at("each", why))
             } else {
                 None
@@ -340,7 +354,8 @@ impl<'a> Builder<'a> {
             if let Some(name) = uses.vars.iter().find(unknown) {
                 let known = self.vars.keys().chain(published).map(String::as_str);
                 let hint = did_you_mean(name, known);
-                let why = format!("there is no variable `{name}`, neither in [vars] nor published by a node{hint}");
+                let why =
+                    format!("there is no variable `{name}`, neither in [vars] nor published by a node{hint}");
                 faults.push((node, Fault::using(Used::Var(name.clone()), why)));
             }
         }
@@ -449,7 +464,8 @@ impl<'a> Builder<'a> {
 
     /// What these names stand for, if all of them are constant variables.
     fn constants(&self, uses: &Uses, published: &BTreeSet<String>) -> Option<Scope> {
-        let vary = !uses.results.is_empty() || !uses.outcomes.is_empty() || !uses.names.is_empty() || uses.all_vars;
+        let vary =
+            !uses.results.is_empty() || !uses.outcomes.is_empty() || !uses.names.is_empty() || uses.all_vars;
         let may_vary = |name: &String| self.any_write || published.contains(name);
         if vary || uses.vars.iter().any(may_vary) {
             return None;
