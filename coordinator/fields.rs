@@ -126,10 +126,9 @@ fn named(keys: &Keys, nodes: &Nodes, node: NodeId, said: Said, raw: &[(Field, Ve
             Field::Node => put(What::Node, "", (None, text())),
             Field::ParamName => (name, is_param) = (text(), true),
             Field::ArtifactName | Field::FileName | Field::StateKey => (name, is_param) = (text(), false),
-            Field::StateValue => {
-                put(What::State, &name, if bytes.is_empty() { "not set".into() } else { hex(bytes) })
-            }
-            Field::State => put(What::State, "", hex(bytes)),
+            Field::StateValue if bytes.is_empty() => put(What::State, &name, (None, "not set".into())),
+            Field::StateValue => put(What::State, &name, (first(bytes), hex(bytes))),
+            Field::State => put(What::State, "", (first(bytes), hex(bytes))),
             Field::ParamJson => put(What::Param, &name, cut(text())),
             Field::ParamResult if is_param => {
                 let preview = producer(nodes, said, &name).unwrap_or_default();
