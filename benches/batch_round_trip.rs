@@ -49,6 +49,8 @@ fn main() -> io::Result<()> {
 /// What a worker gets when there are only no-ops to run.
 fn batch() -> ToWorker {
     let task = |node| Task {
+        context: 0,
+        reads: Default::default(),
         artifact_results: Vec::new(),
         plain: false,
         node: NodeId(node),

@@ -6,6 +6,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+/// Variables with their JSON texts, by name.
+pub(crate) type Vars = Vec<(String, Vec<u8>)>;
+
 const VERSION: u32 = 1;
 
 #[derive(Serialize, Deserialize)]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use forkyard_shared::arena::ArenaWriter;
 use forkyard_shared::ids::NodeId;
 
+use crate::context_file::Vars;
 use crate::cost::Costs;
 use crate::engine::{Contexts, Engine, Progressing, Watched};
 use crate::graph::{Graph, GraphBuilder};
@@ -66,7 +67,7 @@ impl DryRun {
         store: &Path,
         node: &str,
         runtime: &Runtime,
-    ) -> Result<Vec<(String, Vec<u8>)>, RunError> {
+    ) -> Result<Vars, RunError> {
         let only = Only::About(node.into());
         let watched = DryRun::watch(manifest, given, store, (&only, &[]), Some(node), runtime)?.1;
         watched.context.ok_or_else(|| {

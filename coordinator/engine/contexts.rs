@@ -14,6 +14,7 @@ use forkyard_worker::Ops;
 
 use super::core::Engine;
 use super::evaluate::Unknown;
+use crate::context_file::Vars;
 use crate::nodes::{Item, Nodes, Origin};
 use crate::plan::Plan;
 use crate::state::{State, Ticket};
@@ -134,12 +135,12 @@ impl Contexts {
     }
 
     /// Everything that is set at the end of the run.
-    pub fn at_end(&self) -> Result<Vec<(String, Vec<u8>)>, String> {
+    pub fn at_end(&self) -> Result<Vars, String> {
         self.all(self.end)
     }
 
     /// Everything that is set after a node, if it is done.
-    pub(super) fn after(&self, plan: &Plan, node: NodeId) -> Result<Option<Vec<(String, Vec<u8>)>>, String> {
+    pub(super) fn after(&self, plan: &Plan, node: NodeId) -> Result<Option<Vars>, String> {
         if !self.are_used() {
             let vars = plan.vars.iter().map(|(name, json)| (name.clone(), json.clone().into_bytes()));
             return Ok(Some(vars.collect()));
@@ -147,7 +148,7 @@ impl Contexts {
         self.handed.get(&node).map(|handed| self.all(handed.context)).transpose()
     }
 
-    fn all(&self, context: Context) -> Result<Vec<(String, Vec<u8>)>, String> {
+    fn all(&self, context: Context) -> Result<Vars, String> {
         let mut all = Vec::new();
         let snapshot = self.state.snapshot(context);
         snapshot
@@ -231,7 +232,7 @@ impl Engine<'_> {
     }
 
     /// All variables as a node sees them.
-    pub(super) fn vars(&mut self, node: NodeId) -> Result<Vec<(String, Vec<u8>)>, Unknown> {
+    pub(super) fn vars(&mut self, node: NodeId) -> Result<Vars, Unknown> {
         if !self.contexts.are_used() {
             let vars = &self.nodes.plan.vars;
             return Ok(vars.iter().map(|(name, json)| (name.clone(), json.clone().into_bytes())).collect());

@@ -6,6 +6,7 @@ use std::time::Duration;
 use forkyard_shared::ids::NodeId;
 
 use super::core::Engine;
+use crate::context_file::Vars;
 use crate::fields::KeyFields;
 use crate::nodes::Nodes;
 use crate::run::RunError;
@@ -31,7 +32,7 @@ pub(crate) struct Watched {
     /// Why it has no key now.
     pub why_none: Option<String>,
     /// What is set after it, if all that it takes is stored.
-    pub context: Option<Vec<(String, Vec<u8>)>>,
+    pub context: Option<Vars>,
 }
 
 /// All nodes, what would be done with them, and the items of those that have any.

@@ -185,12 +185,9 @@ impl Engine<'_> {
     pub(super) fn expand(&mut self) {
         while let Some(node) = self.state.expandable.pop_front() {
             let mut made = Vec::new();
-            loop {
-                let Some(family) = self.state.families.get_mut(&node).filter(|family| family.live < WINDOW)
-                else {
-                    break;
-                };
-                let Some(index) = family.next() else { break };
+            while let Some(family) = self.state.families.get_mut(&node).filter(|family| family.live < WINDOW)
+                && let Some(index) = family.next()
+            {
                 made.push(self.add_item(node, index));
             }
             // The last one that is looked up is the first to run.
