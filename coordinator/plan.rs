@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
 use forkyard_shared::ids::{ArtifactId, NodeId, OpId};
@@ -70,14 +71,14 @@ pub(crate) struct Detail {
 /// Whether, when and how often a node runs, and what follows from its result.
 #[derive(Debug, Default)]
 pub(crate) struct Flow {
-    pub when: Option<Expression>,
+    pub when: Option<Rc<Expression>>,
     /// Whether it runs although a node that it needs was skipped.
     pub runs_if_skipped: bool,
     /// What it says about failures of nodes that it needs.
     pub terms: Terms,
     pub fan: Option<Fan>,
     /// Which of the nodes that need it run.
-    pub route: Option<Expression>,
+    pub route: Option<Rc<Expression>>,
     /// The members of a race, in its order.
     pub race: Vec<NodeId>,
     pub repeat: Option<Repeat>,
@@ -132,7 +133,7 @@ pub(crate) struct GroupLimits {
 /// A node that is run again until its result will do.
 #[derive(Debug)]
 pub(crate) struct Repeat {
-    pub until: Expression,
+    pub until: Rc<Expression>,
     pub max: u32,
 }
 

@@ -1,8 +1,10 @@
 //! One text with expressions in it: what it names, found before anything runs, and its value.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::io::{self, Write};
+use std::rc::Rc;
 use std::sync::LazyLock;
 
 use minijinja::value::ValueKind;
@@ -67,7 +69,20 @@ impl Expression {
     ///
     /// # Errors
     /// What is wrong with it: its syntax, or a name that no expression knows.
-    pub fn compile(text: &str) -> Result<Expression, String> {
+    pub fn compile(text: &str) -> Result<Rc<Expression>, String> {
+        thread_local! {
+            /// A manifest from a machine may say the same a million times.
+            static KNOWN: RefCell<HashMap<String, Rc<Expression>>> = RefCell::default();
+        }
+        if let Some(known) = KNOWN.with_borrow(|known| known.get(text).cloned()) {
+            return Ok(known);
+        }
+        let compiled = Rc::new(Expression::new(text)?);
+        KNOWN.with_borrow_mut(|known| known.insert(text.into(), compiled.clone()));
+        Ok(compiled)
+    }
+
+    fn new(text: &str) -> Result<Expression, String> {
         let pieces = pieces(text);
         let mut ids = Vec::new();
         let blank = |piece: &&Piece| !matches!(piece, Piece::Text(text) if text.trim().is_empty());

@@ -1,5 +1,7 @@
 //! A JSON value with expressions in its strings.
 
+use std::rc::Rc;
+
 use serde_json::Value;
 
 use super::{Expression, Scope, Uses, has_expression};
@@ -9,7 +11,7 @@ use super::{Expression, Scope, Uses, has_expression};
 pub(crate) enum Template {
     /// Canonical JSON text.
     Json(String),
-    Expression(Box<Expression>),
+    Expression(Rc<Expression>),
     List(Vec<Template>),
     /// By name, sorted.
     Table(Vec<(String, Template)>),
@@ -36,7 +38,7 @@ impl Template {
         let template = match value {
             Value::String(text) if has_expression(text) => {
                 let wrong = |why| TemplateFault { path: Vec::new(), why };
-                Template::Expression(Box::new(Expression::compile(text).map_err(wrong)?))
+                Template::Expression(Expression::compile(text).map_err(wrong)?)
             }
             Value::Array(items) => {
                 let items = items.iter().enumerate();

@@ -216,10 +216,10 @@ impl<'a> Builder<'a> {
         self.vars.extend(given);
         let published = self.published();
         let looks_back = |uses: &Uses| uses.names.contains("history") || uses.names.contains("last_output");
-        let uses_history = self
-            .details
-            .iter()
-            .any(|parsed| [&parsed.uses, &parsed.flow.uses, &parsed.flow.items].into_iter().any(looks_back));
+        let uses_history = self.details.iter().any(|parsed| {
+            let flow = parsed.flow.iter().flat_map(|flow| [&flow.uses, &flow.items]);
+            flow.chain([&parsed.uses]).any(looks_back)
+        });
         let by_mention: Vec<Option<NodeId>> = self.mentioned.iter().map(|id| self.find(id)).collect();
         let mut graph = GraphBuilder::new();
         let mut details: Vec<Detail> = Vec::with_capacity(self.details.len());
@@ -289,7 +289,7 @@ impl<'a> Builder<'a> {
 
     /// Variables that nodes set.
     fn published(&self) -> BTreeSet<String> {
-        let flows = self.details.iter().map(|parsed| &parsed.flow.flow);
+        let flows = self.details.iter().flat_map(|parsed| &parsed.flow).map(|parsed| &parsed.flow);
         flows.flat_map(|flow| flow.publish.iter().map(|(name, _)| name.clone())).collect()
     }
 
@@ -347,6 +347,7 @@ impl<'a> Builder<'a> {
         faults: &mut Vec<(NodeId, Fault)>,
     ) -> Detail {
         let Parsed { mut detail, artifacts, artifact_results, results, uses, flow } = parsed;
+        let flow = flow.map_or_else(ParsedFlow::default, |flow| *flow);
         for uses in [&uses, &flow.uses, &flow.items] {
             let unknown = |name: &&String| {
                 !self.any_write && !self.vars.contains_key(*name) && !published.contains(*name)

@@ -1,6 +1,8 @@
 //! The words that say whether, when and how often a node runs: conditions, fan-out, races, routes,
 //! repetition. What they name is collected, and gets its meaning from the builder.
 
+use std::rc::Rc;
+
 use serde_json::{Map, Value};
 
 use super::problem::Fault;
@@ -283,7 +285,7 @@ fn repeat(fields: &Map<String, Value>) -> Result<Repeat, Fault> {
 }
 
 /// A value that is an expression.
-fn expression(key: &str, value: &Value) -> Result<Expression, Fault> {
+fn expression(key: &str, value: &Value) -> Result<Rc<Expression>, Fault> {
     let example = match key {
         "route" => "'a' if result > 3 else 'b'",
         "until" => "result > 3",

@@ -40,7 +40,7 @@ pub(super) struct Parsed {
     pub results: Vec<(usize, String)>,
     /// What expressions in its parameters name.
     pub uses: Uses,
-    pub flow: ParsedFlow,
+    pub flow: Option<Box<ParsedFlow>>,
 }
 
 /// Checks the fields of one node.
@@ -70,7 +70,7 @@ pub(super) fn parse(
         artifact_results: Vec::new(),
         results: Vec::new(),
         uses: Uses::default(),
-        flow: ParsedFlow::default(),
+        flow: None,
     };
     let beside = if signature.beside { signature.params.unwrap_or_default() } else { &[] };
     for (key, value) in fields {
@@ -79,7 +79,11 @@ pub(super) fn parse(
     // By name, for look-ups in the worker and for the node key.
     parsed.sort();
     parsed.check_required(op, signature)?;
-    parsed.flow = std::mem::take(&mut parsed.flow).finish(op, &parsed.uses)?;
+    // Most nodes say nothing of the kind, and there may be millions.
+    if parsed.flow.is_some() || !parsed.uses.names.is_empty() || op == "race" {
+        let flow = parsed.flow.take().unwrap_or_default();
+        parsed.flow = Some(Box::new(flow.finish(op, &parsed.uses)?));
+    }
     parsed.mark_each_results();
     Ok(parsed)
 }
@@ -150,7 +154,7 @@ impl Parsed {
                 ));
             }
             "reads" => detail.state = reads(&value).ok_or_else(|| wrong("\"state\", or a list of keys"))?,
-            _ if flow::KEYS.contains(&key) => self.flow.word(key, &value)?,
+            _ if flow::KEYS.contains(&key) => self.flow.get_or_insert_default().word(key, &value)?,
             _ => {
                 let known = KEYS.into_iter().chain(flow::KEYS).chain(beside.iter().map(|spec| spec.name));
                 let params = signature.params.filter(|_| !signature.beside).unwrap_or_default();
@@ -232,7 +236,7 @@ impl Parsed {
 
     /// Where items follow items, a whole item is passed by reference.
     fn mark_each_results(&mut self) {
-        let follows = self.flow.each.is_some();
+        let follows = self.flow.as_ref().is_some_and(|flow| flow.each.is_some());
         for (_, arg) in &mut self.detail.params {
             let whole = matches!(arg, Arg::Template(template)
                 if template.as_expression().is_some_and(|expression| is_item(expression.text())));
