@@ -277,6 +277,7 @@ impl Engine<'_> {
         value: Option<(Digest, u64)>,
         error: Option<&str>,
     ) {
+        self.leave(node);
         self.forget_read(node);
         self.keys.settled(node);
         if !outcome.is_done() {

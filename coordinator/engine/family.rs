@@ -190,7 +190,10 @@ impl Engine<'_> {
             {
                 made.push(self.add_item(node, index));
             }
-            // The last one that is looked up is the first to run.
+            // The last one that is looked up is the first to run, but the first to come is the first at a gate.
+            if self.state.gates.hold_up(node) {
+                made.reverse();
+            }
             for item in made {
                 match self.followed(item).filter(|leader| !self.is_usable(*leader)) {
                     None => self.scheduler.enter(item),

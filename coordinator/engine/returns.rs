@@ -123,7 +123,6 @@ impl Engine<'_> {
             not_kept.as_deref(),
         );
         for other in same {
-            self.leave(other);
             self.keep(other, id, bytes.clone(), At::Unknown);
             if wanted {
                 self.state.same.entry(node).or_default().push(other);

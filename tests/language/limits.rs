@@ -27,6 +27,14 @@ fn never_more_items_at_once_than_concurrency() {
 }
 
 #[test]
+fn items_that_wait_start_in_their_order() {
+    let space =
+        Space::with(&shell("a", "echo {{ item }} >> log", "foreach = \"{{ range(9) }}\"\nconcurrency = 1"));
+    space.run_with(&["--workers", "3"], 0);
+    assert_eq!(space.text("log").split_whitespace().collect::<String>(), "012345678");
+}
+
+#[test]
 fn as_many_items_at_once_as_concurrency() {
     let script = format!("touch up{{{{ item }}}}; {}; {}", wait_for("up0"), wait_for("up1"));
     let space = Space::with(&shell("a", &script, "foreach = [0, 1]\nconcurrency = 2"));
@@ -87,6 +95,25 @@ fn a_group_gives_back_the_places_of_nodes_that_fail_or_are_tried_again() {
     );
     let ended = space.run_with(&["--keep-going", "--workers", "3"], 1);
     assert_eq!(ended.outcomes(), "a=failed a[0]=failed a[1]=failed b=failed c=timed_out d=ran");
+}
+
+#[test]
+fn items_that_are_cancelled_give_back_their_places() {
+    // `a` stops amid its items, of which some have passed and not begun; the others come after it.
+    let first = "foreach = \"{{ range(300) }}\"\non_item_failure = \"stop\"\ngroup = \"g\"\nconcurrency = 3";
+    let manifest = |last: &str| {
+        [
+            "[groups.g]\nconcurrency = 3\n".to_string(),
+            shell("a", "test {{ item }} != 5", first),
+            value("b", "\"{{ item }}\"", "each = \"a\"\ngroup = \"g\""),
+            noop("c", last),
+        ]
+        .concat()
+    };
+    let space = Space::with(&manifest("needs = [\"b\"]\nafter = \"any\"\ngroup = \"g\""));
+    assert_eq!(space.run_with(&["--workers", "2", "--keep-going"], 1).node("c")["outcome"], "ran");
+    let space = Space::with(&manifest("needs = [\"a\"]\nafter = \"any\"\ngroup = \"g\""));
+    assert_eq!(space.run_with(&["--workers", "2"], 1).node("c")["outcome"], "ran");
 }
 
 #[test]
