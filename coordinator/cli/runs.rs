@@ -91,11 +91,13 @@ pub(super) fn status(store: &Path, run: Option<u64>, as_json: bool) -> Result<Ex
     }
     let failures: Vec<&JournalEntry> =
         nodes.values().filter(|entry| matches!(entry.outcome, Outcome::Failed | Outcome::TimedOut)).collect();
+    // The header was written before anybody knew of items.
+    let known = header.nodes.max(nodes.len() as u64);
     let state = state(store, &run, &header);
     let mut out = std::io::stdout().lock();
     if as_json {
         let failures: Vec<_> = failures.iter().map(|e| json!({ "node": e.node, "outcome": e.outcome.word(), "attempt": e.attempt, "error": e.error })).collect();
-        let status = json!({ "v": 1, "run": run.id, "state": state, "manifest": header.manifest, "nodes": header.nodes,
+        let status = json!({ "v": 1, "run": run.id, "state": state, "manifest": header.manifest, "nodes": known,
             "workers": header.workers, "pid": header.pid, "started": header.started, "commit": header.commit,
             "counts": counts, "failures": failures });
         return printed(writeln!(out, "{status}"));
@@ -105,7 +107,7 @@ pub(super) fn status(store: &Path, run: Option<u64>, as_json: bool) -> Result<Ex
         format!(
             "{} of {} are settled",
             text::count(nodes.len() as u64),
-            text::plural(header.nodes as usize, "node")
+            text::plural(known as usize, "node")
         ),
         format!("durable: {}", header.commit),
     ];

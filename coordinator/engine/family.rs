@@ -361,9 +361,7 @@ impl Engine<'_> {
         } else if self.scheduler.is_hindered(node) {
             self.block(node, "a node that it needs did not succeed");
         } else if more || failed > 0 {
-            let blocked = self.scheduler.cancel(node);
-            self.tell(node, Outcome::Cancelled, None, None, None);
-            self.blocked(node, blocked);
+            self.cancel_open(node);
         } else {
             self.finish_list(node, if ran { Outcome::Ran } else { Outcome::Cached });
         }
@@ -371,6 +369,13 @@ impl Engine<'_> {
             let follower = self.state.followers[&node][at];
             self.try_close(follower);
         }
+    }
+
+    /// The run is stopping, and the node has not all that it consists of.
+    fn cancel_open(&mut self, node: NodeId) {
+        let blocked = self.scheduler.cancel(node);
+        self.tell(node, Outcome::Cancelled, None, None, None);
+        self.blocked(node, blocked);
     }
 
     /// All items are done: the node's result is their list.
@@ -409,6 +414,10 @@ impl Engine<'_> {
         let close = |engine: &mut Self| {
             engine.state.families.get_mut(&of).expect("BUG: an iteration of nothing").closed = true;
         };
+        if outcome == Outcome::Cancelled {
+            close(self);
+            return self.cancel_open(of);
+        }
         if !outcome.is_done() {
             close(self);
             let why = format!("iteration {index} {}: {}", outcome.word(), error.unwrap_or_default());

@@ -23,6 +23,8 @@ fn results_are_in_the_order_of_items_whatever_ends_first() {
     assert_eq!(space.result_text("a"), r#"["x\n","y\n","z\n"]"#);
     assert_eq!(space.result_text("a[1]"), "y\n", "an item has a result of its own");
     assert_eq!(ended.summary()["ran"], 4, "a node and its items");
+    let status = String::from_utf8(space.run(&["status"]).expect(0).stdout).unwrap();
+    assert!(status.contains("4 of 4 nodes are settled"), "{status}");
     assert_eq!(space.run_manifest(0).outcomes(), "a=cached a[0]=cached a[1]=cached a[2]=cached");
     space.expect_nothing_left();
 }

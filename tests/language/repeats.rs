@@ -1,7 +1,7 @@
 //! `repeat`: again until it will do.
 
-use super::{error, noop, shell, value};
-use crate::util::Space;
+use super::{error, noop, shell, value, wait_for};
+use crate::util::{RUN, Space};
 
 #[test]
 fn it_ends_when_its_condition_is_true() {
@@ -61,4 +61,14 @@ fn an_iteration_that_fails_ends_it() {
     let space = Space::with(&value("a", "{ x = 1 }", "repeat = { until = \"{{ result.y }}\", max = 5 }"));
     let ended = space.run_manifest(1);
     assert!(error(&ended, "a").starts_with("iteration 0: `{{ result.y }}`"), "{}", error(&ended, "a"));
+}
+
+#[test]
+fn a_run_that_stops_starts_no_other_iteration() {
+    let repeat = "salt = \"{{ index }}\"\nrepeat = { until = \"{{ false }}\", max = 5 }";
+    let space = Space::with(&[shell("a", &wait_for("go"), repeat), shell("bad", "exit 1", "")].concat());
+    let mut run = space.start(&[&RUN[..], &["--workers", "2"]].concat());
+    run.event("node_finished", |event| event["node"] == "bad");
+    space.write("go", "");
+    assert_eq!(run.end().expect(1).outcomes(), "a=cancelled a[0]=ran a[1]=cancelled bad=failed");
 }
