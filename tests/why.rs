@@ -130,9 +130,10 @@ fn an_item_is_told_by_what_it_was_made_of() {
     space.run_manifest(0);
     has(&space.why("a[1]"), "param value: 6");
     space.write("m.toml", items("[5, 7]"));
+    has(&space.why("a[1]"), "param value: 6 -> 7");
     space.run_manifest(0);
     let text = space.why("a[1]");
-    has(&text, "param value: 6 -> 7");
+    has(&text, "param value: 7");
     has(&text, "in run 2: ran");
     assert!(space.why("a").contains("it consists of items"));
 }

@@ -213,6 +213,11 @@ impl Engine<'_> {
         out.write_all(b"]").map_err(io)
     }
 
+    /// Why a result is not there, in a run that runs nothing.
+    pub(super) fn comes_first(&self, producer: NodeId) -> String {
+        format!("it reads the result of {}, which would run first", self.nodes.name(producer))
+    }
+
     fn too_long(&self, producer: NodeId) -> Unknown {
         Unknown::Wrong(format!(
             "the result of {} is longer than {}, which is as much as an expression reads: pass it as a whole parameter, or have a node make a shorter one",
@@ -224,7 +229,7 @@ impl Engine<'_> {
     pub(super) fn result_bytes(&mut self, producer: NodeId) -> Result<(Kind, Vec<u8>), Unknown> {
         let producer = self.source(producer);
         let held = self.state.results.get(&producer);
-        let held = held.ok_or_else(|| format!("the result of {} is not there", self.nodes.name(producer)))?;
+        let held = held.ok_or_else(|| self.comes_first(producer))?;
         let id = held.id;
         if let Some(bytes) = self.state.cache.get(producer) {
             return Ok((id.kind, bytes));

@@ -63,6 +63,9 @@ impl Engine<'_> {
                     return Ok(());
                 }
                 Err(why) if self.is_dry() => {
+                    let absent = |producer: &NodeId| !self.state.results.contains_key(producer);
+                    let absent = self.nodes.results_of(node).find(absent);
+                    let why = absent.map_or(why, |producer| self.comes_first(producer));
                     self.watch_none(node, &why);
                     self.scheduler.must_run(node);
                 }

@@ -348,8 +348,8 @@ mod tests {
     fn what_it_names_is_known_before() {
         let uses =
             Expression::compile("{{ nodes.a.result.x + vars.k }} {{ index }} {{ nodes['b c'].outcome }}")
-                .unwrap()
-                .uses;
+                .unwrap();
+        let uses = &uses.uses;
         assert_eq!(uses.results, BTreeSet::from(["a".to_string()]));
         assert_eq!(uses.outcomes, BTreeSet::from(["b c".to_string()]));
         assert_eq!(uses.vars, BTreeSet::from(["k".to_string()]));

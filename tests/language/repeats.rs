@@ -66,7 +66,13 @@ fn an_iteration_that_fails_ends_it() {
 #[test]
 fn a_run_that_stops_starts_no_other_iteration() {
     let repeat = "salt = \"{{ index }}\"\nrepeat = { until = \"{{ false }}\", max = 5 }";
-    let space = Space::with(&[shell("a", &wait_for("go"), repeat), shell("bad", "exit 1", "")].concat());
+    let space = Space::with(
+        &[
+            shell("a", &format!("touch up; {}", wait_for("go")), repeat),
+            shell("bad", &format!("{}; exit 1", wait_for("up")), ""),
+        ]
+        .concat(),
+    );
     let mut run = space.start(&[&RUN[..], &["--workers", "2"]].concat());
     run.event("node_finished", |event| event["node"] == "bad");
     space.write("go", "");
