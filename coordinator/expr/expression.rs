@@ -11,6 +11,7 @@ use minijinja::value::ValueKind;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 
 use super::items::Items;
+use super::join::join;
 use super::range::Range;
 use super::scan::{Piece, name_ids, pieces};
 use super::scope::Scope;
@@ -22,6 +23,7 @@ static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     environment.set_fuel(Some(FUEL));
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.add_function("range", Range::call);
+    environment.add_filter("join", join);
     environment
 });
 

@@ -4,6 +4,7 @@
 
 mod expression;
 mod items;
+mod join;
 mod range;
 mod scan;
 mod scope;

@@ -193,6 +193,8 @@ fn nothing_is_endless() {
             "it took more than 10000000 steps",
         ),
         ("{% for i in range(1000000) %}0123456789{% endfor %}", "it makes more than 8"),
+        ("{{ range(1000000) | join(nodes.x.result * 1000) | length }}", "it joins more than 8"),
+        ("{{ nodes.x.result * 100000000 }}", "repeated string is too large"),
         ("{{ range(1000000000) | list | length }}", "at most 1,000,000"),
     ];
     for (text, why) in endless {
