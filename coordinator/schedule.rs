@@ -457,15 +457,19 @@ impl<'g> Scheduler<'g> {
     pub fn done(&mut self, node: NodeId, outcome: Outcome) {
         self.settle(node, outcome);
         for &user in self.graph_users(node) {
-            self.met(user, outcome);
+            self.met(user, node, outcome);
         }
         for at in 0..self.late_users(node).len() {
-            self.met(self.late_users(node)[at], outcome);
+            self.met(self.late_users(node)[at], node, outcome);
         }
     }
 
     /// A need of `user` is settled as it wants it, or was skipped.
-    fn met(&mut self, user: NodeId, outcome: Outcome) {
+    fn met(&mut self, user: NodeId, need: NodeId, outcome: Outcome) {
+        if self.terms_of(user).is_some_and(|terms| terms.each == Some(need)) {
+            // It is done, and not only open: whatever else is needed has to be waited for.
+            self.marks[user.index()] &= !mark::EACH_OPEN;
+        }
         if outcome == Outcome::Skipped {
             self.marks[user.index()] |= mark::NEED_SKIPPED;
         }
@@ -509,7 +513,7 @@ impl<'g> Scheduler<'g> {
             self.graph_users(node).iter().chain(self.late_users(node)).copied().collect();
         for user in users {
             if self.accepts(user, node) {
-                self.met(user, Outcome::Cancelled);
+                self.met(user, node, Outcome::Cancelled);
             }
         }
     }
@@ -526,7 +530,7 @@ impl<'g> Scheduler<'g> {
                 if self.state(user) == State::Open {
                     self.marks[user.index()] |= mark::HINDERED;
                 } else if self.accepts(user, failed) && !was_done {
-                    self.met(user, outcome);
+                    self.met(user, failed, outcome);
                 } else if matches!(self.state(user), State::Waiting | State::Ready) {
                     // One is ready, and in a queue, if its need failed after having been done.
                     queued |= self.state(user) == State::Ready;
