@@ -23,15 +23,19 @@ fn blocks(kind: &str) -> Vec<(&'static str, &'static str)> {
     found
 }
 
+fn beside_the_examples(manifest: &str) -> Space {
+    let space = Space::with(manifest);
+    symlink(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples"), space.path("examples")).unwrap();
+    space
+}
+
 #[test]
 fn every_example_of_the_manual_runs() {
     for (kind, at_least) in [("toml", 20), ("jsonl", 1)] {
         let blocks = blocks(kind);
         assert!(blocks.len() >= at_least, "{} blocks of {kind}", blocks.len());
         for (heading, block) in blocks {
-            let space = Space::new();
-            symlink(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples"), space.path("examples")).unwrap();
-            space.write("m.toml", block);
+            let space = beside_the_examples(block);
             let ended = space.run(&RUN);
             assert_eq!(ended.code(), Some(0), "{heading}\n{block}\n{}", ended.stderr);
         }
@@ -47,7 +51,7 @@ fn what_the_manual_says_of_results_is_so() {
         if claims.is_empty() {
             continue;
         }
-        let space = Space::with(block);
+        let space = beside_the_examples(block);
         space.run_manifest(0);
         for (node, result) in claims {
             assert_eq!(space.result_text(node).trim_end(), result, "{heading}");
