@@ -291,7 +291,7 @@ impl Engine<'_> {
             Outcome::Cached | Outcome::Skipped | Outcome::Blocked | Outcome::Cancelled => 0,
         };
         // A node that is done and has an error has a result that is not kept.
-        let is_list = self.units(node).is_some();
+        let is_list = self.is_list(node);
         let key = (outcome.is_done() && error.is_none() && !is_list).then(|| self.keys.of(node));
         let name = self.nodes.name(node);
         self.writer.note(&JournalEntry {

@@ -172,7 +172,7 @@ impl Engine<'_> {
         if !self.is_done(producer) {
             return Ok(b"null".to_vec());
         }
-        if self.units(producer).is_some() {
+        if self.is_list(producer) {
             let mut list = Bounded(Vec::new());
             return match self.write_list(producer, &mut list) {
                 Err(Unknown::Wrong(_)) if list.0.len() > LIMIT_BYTES => Err(self.too_long(producer)),

@@ -131,6 +131,11 @@ impl Engine<'_> {
         items.iter().flatten().map(|unit| unit.node).collect()
     }
 
+    /// Whether a node's result is the list of its items' results.
+    pub(super) fn is_list(&self, node: NodeId) -> bool {
+        self.state.families.get(&node).is_some_and(|family| !matches!(family.source, Source::Repeat))
+    }
+
     /// The iteration before this one.
     pub(super) fn iteration_before(&self, node: NodeId) -> Option<NodeId> {
         let Item { of, index } = self.nodes.item(node)?;

@@ -195,7 +195,7 @@ impl Engine<'_> {
         if !self.is_done(producer) {
             return Ok(Param::Json("null".into()));
         }
-        if self.units(producer).is_some() {
+        if self.is_list(producer) {
             return match self.list(producer) {
                 Ok(list) => Ok(list),
                 Err(Unknown::Gone(producer)) => Err(Unread::Gone(producer)),
