@@ -186,6 +186,15 @@ impl Flow {
 }
 
 impl Detail {
+    /// Whether nothing of it is in the node's key.
+    pub fn adds_nothing(&self) -> bool {
+        self.params.is_empty()
+            && self.artifacts.is_empty()
+            && self.artifact_results.is_empty()
+            && self.salt.is_none()
+            && self.state == Reads::Nothing
+    }
+
     /// Whether it reads all of a node's result.
     pub fn reads_result_of(&self, node: NodeId) -> bool {
         let whole = |arg: &Arg| matches!(arg, Arg::Result(producer) if *producer == node);

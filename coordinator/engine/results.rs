@@ -158,12 +158,13 @@ impl Engine<'_> {
                 Ok(())
             };
             let read = read();
-            let cwd = working_dir(detail, said);
+            let runs_command = self.ops.get(self.nodes.op(node)).signature().runs_command();
+            let cwd = runs_command.then(|| working_dir(detail, said));
             if let Some(resolved) = resolved {
                 self.state.resolved.insert(node, resolved);
             }
             read?;
-            if self.ops.get(self.nodes.op(node)).signature().runs_command() {
+            if let Some(cwd) = cwd {
                 let cwd = cwd.to_string_lossy().into_owned();
                 let cwd = Param::Json(serde_json::Value::String(cwd).to_string());
                 match params.binary_search_by(|(name, _)| name.as_str().cmp("cwd")) {
