@@ -4,7 +4,7 @@ in which every node sets and reads the same 100 keys. Every node runs in a worke
 against its closed form, or against a plain model that copies what every ancestor wrote.
 
     scripts/figures/state.py            all of it, three runs each
-    scripts/figures/state.py small      only configurations of this name
+    scripts/figures/state.py small      only this: small, medium, large, dispatch, layered
 """
 
 import json
@@ -20,9 +20,9 @@ PROGRAM = ROOT / "target/release/examples/state_ops"
 RUNS = 3
 
 
-def run(space, manifest, workers=2):
+def run(space, manifest, workers=2, more=()):
     """One run in a fresh store: its events, and its peak of coordinator memory in MB."""
-    command = [PROGRAM, "run", manifest, "--workers", str(workers), "--json", "--events", "all", "--store", "s"]
+    command = [PROGRAM, "run", manifest, "--workers", str(workers), "--json", "--events", "all", "--store", "s", *more]
     done = subprocess.run(["/usr/bin/time", "-f", "%M", *command], cwd=space, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{manifest}: exit {done.returncode}\n{done.stderr[-2000:]}")
@@ -126,6 +126,27 @@ def layered(layers, width):
     return nodes, check
 
 
+def dispatch():
+    """What a node costs that reads one variable, beside one and beside a million."""
+    nodes, times = 20_000, {1: [], 1_000_000: []}
+    node = {"id": "g", "op": "get", "foreach": "{{ range(0, %d) }}" % nodes, "params": {"keys": ["k0"]},
+            "reads": ["k0"], "salt": "{{ index }}"}
+    for _ in range(RUNS):
+        for keys in times:
+            with tempfile.TemporaryDirectory(dir=ROOT / "target") as directory:
+                space = Path(directory)
+                (space / "m.jsonl").write_text(json.dumps(node) + "\n")
+                given = {"v": 1, "vars": {f"k{key}": key for key in range(keys)}}
+                (space / "given.json").write_text(json.dumps(given))
+                events, _ = run(space, "m.jsonl", more=["--context", "given.json"])
+                ends = [event["t"] for event in events if event["event"] == "node_finished" and "worker" in event]
+                times[keys].append((max(ends) - min(ends)) / nodes)
+                assert result(space, "g[7]") == {"k0": 0}
+    few, many = (statistics.median(times[keys]) for keys in times)
+    print(f"a node that reads one variable: {1e6 * few:.2f} us beside it alone, {1e6 * many:.2f} us beside a million: "
+          f"{many / few:.3f} times (goal 1.05)")
+
+
 def main():
     subprocess.run(["cargo", "build", "--release", "--example", "state_ops", "-q"], cwd=ROOT, check=True)
     wanted = sys.argv[1:]
@@ -135,6 +156,8 @@ def main():
         shallow = measure(f"{name} shallow", cow(layers, width, 0), cow_check(layers, width))
         ratio = measure(f"{name} deep", cow(layers, width, deep), cow_check(layers, width)) / shallow
         print(f"{'':16} deep / shallow {ratio:.2f} (with {deep} nodes more)")
+    if not wanted or "dispatch" in wanted:
+        dispatch()
     if not wanted or "layered" in wanted:
         measure("layered", *layered(100, 100))
 
