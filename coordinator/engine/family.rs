@@ -2,7 +2,7 @@
 //!
 //! A family costs some 40 bytes an item: which node it is, and what it returned.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use forkyard_shared::digest::{Digest, Hasher};
 use forkyard_shared::ids::{ArtifactId, NodeId};
@@ -28,8 +28,10 @@ const LEARN_FROM: u32 = 1000;
 /// The items of one node.
 pub(super) struct Family {
     pub source: Source,
-    /// By item, as far as there is one.
-    items: Vec<Option<Unit>>,
+    /// By item, as far as there is one; else [`NOBODY`].
+    items: Vec<NodeId>,
+    /// What the items came to, in their order.
+    ends: Ends,
     /// Items that are not settled.
     live: usize,
     ran: bool,
@@ -66,11 +68,35 @@ impl Source {
     }
 }
 
-/// One item.
-#[derive(Clone, Copy)]
-struct Unit {
-    node: NodeId,
-    result: Option<ResultId>,
+/// Stands for an item that is yet to be made.
+const NOBODY: NodeId = NodeId(u32::MAX);
+
+/// The digests of what items returned, and of their keys, made as they come: only those that come out of order are
+/// kept.
+struct Ends {
+    next: u32,
+    early: HashMap<u32, (ResultId, Digest)>,
+    results: Hasher,
+    keys: Hasher,
+}
+
+impl Ends {
+    fn new() -> Ends {
+        let mut keys = Hasher::new();
+        keys.update(b"items");
+        Ends { next: 0, early: HashMap::new(), results: Hasher::new(), keys }
+    }
+
+    fn put(&mut self, index: u32, result: Option<ResultId>, key: Digest) {
+        let null = ResultId { kind: Kind::Json, digest: NULL_DIGEST };
+        self.early.insert(index, (result.unwrap_or(null), key));
+        while let Some((result, key)) = self.early.remove(&self.next) {
+            self.results.update(&[result.kind.code()]);
+            self.results.update(&result.digest.0);
+            self.keys.update(&key.0);
+            self.next += 1;
+        }
+    }
 }
 
 impl Family {
@@ -78,6 +104,7 @@ impl Family {
         Family {
             source,
             items: Vec::new(),
+            ends: Ends::new(),
             live: 0,
             ran: false,
             failed: 0,
@@ -106,9 +133,9 @@ impl Family {
     fn put(&mut self, index: u32, node: NodeId) {
         let index = index as usize;
         if self.items.len() <= index {
-            self.items.resize(index + 1, None);
+            self.items.resize(index + 1, NOBODY);
         }
-        self.items[index] = Some(Unit { node, result: None });
+        self.items[index] = node;
         self.live += 1;
     }
 }
@@ -117,8 +144,7 @@ impl Engine<'_> {
     /// The nodes that stand for a node's items, in order: `None` has no result. Nothing if it has no items.
     pub(super) fn units(&self, node: NodeId) -> Option<Vec<Option<NodeId>>> {
         let family = self.state.families.get(&node)?;
-        let done =
-            |unit: &Option<Unit>| unit.as_ref().filter(|unit| unit.result.is_some()).map(|unit| unit.node);
+        let done = |unit: &NodeId| Some(*unit).filter(|unit| *unit != NOBODY && self.is_done(*unit));
         match family.source {
             Source::Repeat => None,
             _ => Some(family.items.iter().map(done).collect()),
@@ -128,7 +154,7 @@ impl Engine<'_> {
     /// All nodes that stand for a node's items or iterations.
     pub(super) fn all_units(&self, node: NodeId) -> Vec<NodeId> {
         let items = self.state.families.get(&node).map_or(&[][..], |family| &family.items);
-        items.iter().flatten().map(|unit| unit.node).collect()
+        items.iter().copied().filter(|unit| *unit != NOBODY).collect()
     }
 
     /// Whether a node's result is the list of its items' results.
@@ -141,7 +167,7 @@ impl Engine<'_> {
         let Item { of, index } = self.nodes.item(node)?;
         let family = self.state.families.get(&of)?;
         let before = index.checked_sub(1).filter(|_| matches!(family.source, Source::Repeat))?;
-        family.items.get(before as usize)?.map(|unit| unit.node)
+        family.items.get(before as usize).copied()
     }
 
     /// The node that a node's result comes from: the winner of a race, the last iteration.
@@ -157,14 +183,16 @@ impl Engine<'_> {
     pub(super) fn followed(&self, node: NodeId) -> Option<NodeId> {
         let Item { of, index } = self.nodes.item(node)?;
         let leader = self.nodes.flow(of)?.each()?;
-        self.state.families.get(&leader)?.items.get(index as usize)?.map(|unit| unit.node)
+        self.state.families.get(&leader)?.items.get(index as usize).copied().filter(|unit| *unit != NOBODY)
     }
 
     /// The items of `leader` that are settled already; others come later.
     pub(super) fn follow(&self, leader: NodeId) -> Source {
         let settled = |index: &u32| {
-            let unit = self.state.families.get(&leader).and_then(|family| family.items[*index as usize]);
-            unit.is_some_and(|unit| matches!(self.scheduler.state(unit.node), State::Settled(_)))
+            let unit = self.state.families.get(&leader).map(|family| family.items[*index as usize]);
+            unit.is_some_and(|unit| {
+                unit != NOBODY && matches!(self.scheduler.state(unit), State::Settled(_))
+            })
         };
         let count = self.state.families.get(&leader).map_or(0, |family| family.items.len() as u32);
         Source::Each((0..count).filter(settled).collect())
@@ -281,15 +309,11 @@ impl Engine<'_> {
             // It ran again because its result was gone.
             return;
         }
+        family.ends.put(index, result, self.keys.of(node));
         family.live -= 1;
         family.ran |= outcome == Outcome::Ran;
         match outcome {
-            Outcome::Ran | Outcome::Cached => {
-                if let Some(Some(unit)) = family.items.get_mut(index as usize) {
-                    unit.result = result;
-                }
-            }
-            Outcome::Skipped => {}
+            Outcome::Ran | Outcome::Cached | Outcome::Skipped => {}
             _ if policy == OnItemFailure::Null => {}
             _ => {
                 family.failed += 1;
@@ -324,9 +348,7 @@ impl Engine<'_> {
 
     /// Cancels the items of a node that nobody has begun.
     fn cancel_items(&mut self, of: NodeId) {
-        let units: Vec<NodeId> =
-            self.state.families[&of].items.iter().flatten().map(|unit| unit.node).collect();
-        for item in units {
+        for item in self.all_units(of) {
             let idle = matches!(self.scheduler.state(item), State::Waiting | State::Ready);
             if idle || self.forget_waiting(item) {
                 let blocked = self.scheduler.cancel(item);
@@ -385,20 +407,10 @@ impl Engine<'_> {
 
     /// All items are done: the node's result is their list.
     fn finish_list(&mut self, node: NodeId, outcome: Outcome) {
-        let mut results = Hasher::new();
-        let mut keys = Hasher::new();
-        keys.update(b"items");
-        for unit in &self.state.families[&node].items {
-            let null = ResultId { kind: Kind::Json, digest: NULL_DIGEST };
-            let id = unit.and_then(|unit| unit.result).unwrap_or(null);
-            results.update(&[id.kind.code()]);
-            results.update(&id.digest.0);
-            if let Some(unit) = unit {
-                keys.update(&self.keys.of(unit.node).0);
-            }
-        }
+        let family = self.state.families.get_mut(&node).expect("BUG: a list of nothing");
+        let Ends { results, keys, .. } = std::mem::replace(&mut family.ends, Ends::new());
+        let digest = results.finish();
         self.keys.set(node, keys.finish());
-        let digest: Digest = results.finish();
         if self.is_dry() && outcome == Outcome::Ran {
             // Nobody knows what the items will return.
             return self.would_run_as_list(node);
