@@ -55,7 +55,7 @@ fn earlier(plan: &Plan, name: &str) -> Option<NodeId> {
 }
 
 /// The node's id in `id[index]`.
-fn item_of(name: &str) -> Option<&str> {
+pub(crate) fn item_of(name: &str) -> Option<&str> {
     let (node, index) = name.strip_suffix(']')?.rsplit_once('[')?;
     index.parse::<u32>().ok().map(|_| node)
 }

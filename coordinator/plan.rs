@@ -261,11 +261,6 @@ impl Plan {
         self.flows().filter_map(|(node, flow)| Some((node, flow.each()?)))
     }
 
-    /// Whether some node consists of items.
-    pub fn has_fans(&self) -> bool {
-        self.flows().any(|(_, flow)| flow.fan.is_some())
-    }
-
     fn flows(&self) -> impl Iterator<Item = (NodeId, &Flow)> {
         // Most manifests have few details, or none.
         let nodes = if self.details.is_empty() { 0 } else { self.len() };

@@ -174,9 +174,8 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     let costs = Costs::new(ops.ids().count(), |op| before.op_seconds.get(ops.name(op)).copied());
     let mut scheduler = Scheduler::new(&plan.graph, urgencies(plan, &costs), wanted).with_terms(plan.terms());
     plan.races().flat_map(|(_, members)| members).for_each(|member| scheduler.excuse(*member));
-    // Items are not counted yet: they may keep any number of workers busy.
-    let busy_at_most = if plan.has_fans() { usize::MAX } else { scheduler.wanted() };
-    let workers = options.workers.unwrap_or_else(cores).min(busy_at_most).max(1);
+    // Started only as there is work for them: items and generated nodes are not counted yet.
+    let workers = options.workers.unwrap_or_else(cores);
 
     let mut report = Report::new(&options.report, start, scheduler.wanted()).map_err(RunError::Usage)?;
     if let Some(warning) = dir.warning(layout) {

@@ -176,8 +176,8 @@ pub(crate) struct Scheduler<'g> {
     late_users: HashMap<NodeId, Vec<NodeId>>,
     /// Set after a failure that stops the run: only what accepts failures still starts.
     draining: bool,
-    /// Nodes that were cancelled since somebody asked.
-    cancelled: Vec<NodeId>,
+    /// Nodes that were cancelled or blocked since somebody asked.
+    left_out: Vec<NodeId>,
     /// How many of its needs each node still waits for.
     waiting: Vec<u32>,
     /// How many of those are in the batch being made. All zero between batches.
@@ -206,7 +206,7 @@ impl<'g> Scheduler<'g> {
             terms: HashMap::new(),
             late_users: HashMap::new(),
             draining: false,
-            cancelled: Vec::new(),
+            left_out: Vec::new(),
             state,
             waiting: nodes().map(|n| graph.needs(n).len() as u32).collect(),
             batched: vec![0; graph.len()],
@@ -233,6 +233,11 @@ impl<'g> Scheduler<'g> {
     /// The failures of these nodes harm nobody.
     pub fn excuse(&mut self, node: NodeId) {
         self.marks[node.index()] |= mark::EXCUSED;
+    }
+
+    /// Whether its failure harms nobody.
+    pub fn is_excused(&self, node: NodeId) -> bool {
+        self.has(node, mark::EXCUSED)
     }
 
     /// Whether one of its needs was skipped.
@@ -422,7 +427,8 @@ impl<'g> Scheduler<'g> {
                 self.touched.push(user);
             }
             *batched += 1;
-            let complete = *batched == self.waiting[user.index()];
+            let complete =
+                *batched == self.waiting[user.index()] && self.marks[user.index()] & mark::HINDERED == 0;
             if complete && self.state[user.index()] == State::Waiting && accept(user) {
                 self.state[user.index()] = State::Taken;
                 self.taken += 1;
@@ -491,7 +497,7 @@ impl<'g> Scheduler<'g> {
         let idle = |state: State| matches!(state, State::Waiting | State::Ready);
         for node in (0..self.state.len()).map(NodeId::new) {
             if idle(self.state(node)) && !self.outlives_failure(node) {
-                self.cancel_one(node);
+                self.leave_out(node);
             }
         }
     }
@@ -501,24 +507,28 @@ impl<'g> Scheduler<'g> {
         self.draining && !self.outlives_failure(node)
     }
 
-    /// What was cancelled since the last call because the run is stopping.
-    pub fn take_cancelled(&mut self) -> Vec<NodeId> {
-        std::mem::take(&mut self.cancelled)
+    /// What was cancelled since the last call because the run is stopping, or blocked when the last of its needs was
+    /// settled.
+    pub fn take_left_out(&mut self) -> Vec<NodeId> {
+        std::mem::take(&mut self.left_out)
     }
 
-    fn cancel_one(&mut self, node: NodeId) {
-        self.settle(node, Outcome::Cancelled);
-        self.cancelled.push(node);
+    /// The run stops before the node was begun.
+    fn leave_out(&mut self, node: NodeId) {
+        let outcome = if self.has(node, mark::HINDERED) { Outcome::Blocked } else { Outcome::Cancelled };
+        self.settle(node, outcome);
+        self.left_out.push(node);
         let users: Vec<NodeId> =
             self.graph_users(node).iter().chain(self.late_users(node)).copied().collect();
         for user in users {
             if self.accepts(user, node) {
-                self.met(user, node, Outcome::Cancelled);
+                self.met(user, node, outcome);
             }
         }
     }
 
-    /// The node will have no result. Everything that needs it is blocked; those nodes are returned.
+    /// The node will have no result. What needs it is blocked as soon as the rest of its needs is settled; what is
+    /// blocked at once is returned.
     pub fn fail(&mut self, node: NodeId, outcome: Outcome) -> Vec<NodeId> {
         let was_done = matches!(self.state(node), State::Settled(before) if before.is_done());
         self.settle(node, outcome);
@@ -532,11 +542,19 @@ impl<'g> Scheduler<'g> {
                 } else if self.accepts(user, failed) && !was_done {
                     self.met(user, failed, outcome);
                 } else if matches!(self.state(user), State::Waiting | State::Ready) {
-                    // One is ready, and in a queue, if its need failed after having been done.
-                    queued |= self.state(user) == State::Ready;
-                    self.settle(user, Outcome::Blocked);
-                    blocked.push(user);
-                    stack.push(user);
+                    let had_it = was_done && failed == node;
+                    if !had_it {
+                        self.marks[user.index()] |= mark::HINDERED;
+                        self.waiting[user.index()] -= 1;
+                    }
+                    // Decided when all its needs are settled: who accepts that it is blocked starts no earlier.
+                    if had_it || self.waiting[user.index()] == 0 {
+                        // One is ready, and in a queue, if its need failed after having been done.
+                        queued |= self.state(user) == State::Ready;
+                        self.settle(user, Outcome::Blocked);
+                        blocked.push(user);
+                        stack.push(user);
+                    }
                 } else if failed != node || !was_done {
                     // It had what it needed before that was revived: should it come back, it must not wait
                     // for what will not be. It finds out again.
@@ -646,10 +664,18 @@ impl<'g> Scheduler<'g> {
     }
 
     fn enter_if_ready(&mut self, node: NodeId) {
+        if self.has(node, mark::HINDERED) {
+            if self.waiting[node.index()] == 0 && self.state(node) == State::Waiting {
+                let below = self.fail(node, Outcome::Blocked);
+                self.left_out.push(node);
+                self.left_out.extend(below);
+            }
+            return;
+        }
         let may_wait = u32::from(self.has(node, mark::EACH_OPEN));
         if self.waiting[node.index()] <= may_wait && self.state(node) == State::Waiting {
             if self.draining && !self.outlives_failure(node) {
-                return self.cancel_one(node);
+                return self.leave_out(node);
             }
             self.state[node.index()] = State::Ready;
             self.fresh.push(node);

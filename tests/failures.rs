@@ -105,7 +105,7 @@ fn keep_going_runs_everything_that_does_not_need_what_failed() {
     let space = Space::with(&format!("[run]\non_failure = \"continue\"\n{all}"));
     assert_eq!(space.run_manifest(1).outcomes(), expected);
     assert_eq!(space.run_manifest(1).outcomes(), expected.replace("ran", "cached"));
-    space.run(&["results", "cat", "b"]).expect(1).says("node `b` has no result: in run 2 it blocked");
+    space.run(&["results", "cat", "b"]).expect(1).says("node `b` has no result: in run 2 it was blocked");
 }
 
 #[test]

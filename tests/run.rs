@@ -449,7 +449,7 @@ fn events_tell_a_run_in_order() {
     let times: Vec<f64> = events.iter().map(|event| event["t"].as_f64().unwrap()).collect();
     assert!(times.is_sorted(), "{times:?}");
     let started = &events[0];
-    assert_eq!((&started["run"], &started["nodes"], &started["workers"]), (&1.into(), &1.into(), &1.into()));
+    assert_eq!((&started["run"], &started["nodes"], &started["workers"]), (&1.into(), &1.into(), &2.into()));
     let mapped = &events[1];
     assert_eq!((&mapped["format"], &mapped["dtype"]), (&"npy".into(), &"float32".into()));
     assert_eq!(mapped["shape"], serde_json::json!([2, 2]));

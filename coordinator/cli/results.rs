@@ -11,7 +11,7 @@ use serde_json::json;
 use super::exit::{Exit, Failure, printed};
 use super::runs::{find, outcomes};
 use crate::export::{self, Format, Lack, PartFile, Row};
-use crate::store::{JournalEntry, Place, Reader, Record, StoreDir, StoreError};
+use crate::store::{JournalEntry, Outcome, Place, Reader, Record, StoreDir, StoreError};
 use crate::text;
 
 pub(super) fn ls(store: &Path, run: Option<u64>, as_json: bool) -> Result<Exit, Failure> {
@@ -79,13 +79,29 @@ pub(super) fn cat(store: &Path, node: &str, run: Option<u64>) -> Result<Exit, Fa
         let error = entry.error.unwrap_or_default();
         return Err(Failure::new(
             Exit::NodesFailed,
-            format!("node `{node}` has no result: in run {} it {}: {error}", run.id, entry.outcome.word()),
+            format!(
+                "node `{node}` has no result: in run {} it {}{}{error}",
+                run.id,
+                became(entry.outcome),
+                if error.is_empty() { "" } else { ": " }
+            ),
         ));
     };
     let reader = Reader::look(&dir, 0)?;
     let record = reader.lookup(key).ok_or_else(|| gone(node))?;
     let mut out = std::io::stdout().lock();
     written(reader.write_to(&record, &mut out).map(|()| out.flush()), &dir, &record)
+}
+
+fn became(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Ran | Outcome::Cached => "ran",
+        Outcome::Failed => "failed",
+        Outcome::TimedOut => "timed out",
+        Outcome::Skipped => "was skipped",
+        Outcome::Blocked => "was blocked",
+        Outcome::Cancelled => "was cancelled",
+    }
 }
 
 fn gone(node: &str) -> Failure {

@@ -78,11 +78,7 @@ fn exit(result: RunResult) -> Result<Exit, Failure> {
             );
             return Err(Failure::new(Exit::Store, message));
         }
-        Ending::Complete
-            if summary.ran + summary.cached + summary.skipped + summary.excused == summary.nodes =>
-        {
-            Exit::Ok
-        }
+        Ending::Complete if summary.is_complete() => Exit::Ok,
         Ending::Complete => Exit::NodesFailed,
     })
 }

@@ -46,7 +46,7 @@ pub(super) fn state(store: &Path, run: &RunDir, header: &RunHeader) -> &'static 
         holds && Path::new("/proc").join(header.pid.to_string()).exists()
     };
     match run.summary() {
-        Some(summary) if summary.ran + summary.cached == summary.nodes => "done",
+        Some(summary) if summary.is_complete() => "done",
         Some(summary) if summary.cancelled > 0 && summary.failed + summary.timed_out == 0 => "stopped",
         Some(_) => "failed",
         None if alive() && run.is_paused() => "paused",

@@ -15,8 +15,8 @@ use forkyard_worker::Ops;
 use super::core::Engine;
 use super::evaluate::Unknown;
 use crate::context_file::Vars;
-use crate::nodes::{Item, Nodes, Origin};
-use crate::plan::Plan;
+use crate::nodes::{Item, Origin};
+use crate::plan::{Flow, Plan};
 use crate::state::{State, Ticket};
 
 /// The contexts of a run.
@@ -97,37 +97,6 @@ impl Contexts {
         self.state.arena()
     }
 
-    /// Where a node stands; nothing if there is no room for it among those that come into being.
-    pub(super) fn rank(&self, nodes: &Nodes, node: NodeId) -> Option<Rank> {
-        let (first, end) = self.range(nodes, node)?;
-        let has_items = nodes.item(node).is_none()
-            && nodes.flow(node).is_some_and(|flow| flow.fan.is_some() || flow.repeat.is_some());
-        // After its items, but before what it brings into being itself.
-        Some(Rank(if has_items { end - 1 } else { first }))
-    }
-
-    /// The ranks of a node and of all that it brings into being: from, and up to but not with.
-    fn range(&self, nodes: &Nodes, node: NodeId) -> Option<(u64, u64)> {
-        let Item { of, index } = match nodes.origin(node) {
-            Origin::Plan => {
-                let first = u64::from(self.order[node.index()]) << 32;
-                return Some((first, first + (1 << 32)));
-            }
-            Origin::Item(item) => item,
-            Origin::Made { generator, number, of } => {
-                let (first, end) = self.range(nodes, generator)?;
-                let width = (end - first - 2) / u64::from(of);
-                let from = first + 1 + u64::from(number - 1) * width;
-                return (width > 0).then_some((from, from + width));
-            }
-        };
-        let (first, end) = self.range(nodes, of)?;
-        // How many there will be is not always known before.
-        let width = (end - first) >> 24;
-        let from = first + 1 + u64::from(index) * width;
-        (width > 0 && from + width < end).then_some((from, from + width))
-    }
-
     /// What a variable is in a context, as JSON.
     fn get(&self, context: Context, key: &str) -> Result<Option<Vec<u8>>, String> {
         let json = self.state.snapshot(context).get(key).map_err(|error| error.to_string())?;
@@ -195,6 +164,44 @@ impl Contexts {
 }
 
 impl Engine<'_> {
+    /// Where a node stands; nothing if there is no room for it among those that come into being.
+    pub(super) fn rank(&self, node: NodeId) -> Option<Rank> {
+        let (first, end) = self.range(node)?;
+        // After its items, but before what it brings into being itself.
+        Some(Rank(if self.is_family(node) { end - 1 } else { first }))
+    }
+
+    /// The ranks of a node and of all that it brings into being: from, and up to but not with.
+    fn range(&self, node: NodeId) -> Option<(u64, u64)> {
+        let (of, place, places) = match self.nodes.origin(node) {
+            Origin::Plan => {
+                let first = u64::from(self.contexts.order[node.index()]) << 32;
+                return Some((first, first + (1 << 32)));
+            }
+            Origin::Item(Item { of, index }) => (of, index, self.most_items(of)),
+            Origin::Made { generator, number, of } => (generator, number - 1, of),
+        };
+        let (first, end) = self.range(of)?;
+        // One rank for `of` itself at each end.
+        let width = (end - first - 2) / u64::from(places.max(1));
+        let from = first + 1 + u64::from(place) * width;
+        (width > 0 && from + width < end).then_some((from, from + width))
+    }
+
+    /// The nodes of which a node takes over what they saw and wrote, when it starts.
+    pub(super) fn starts_from(&self, node: NodeId) -> Vec<NodeId> {
+        if self.nodes.item(node).is_some() {
+            return self.followed(node).into_iter().chain(self.iteration_before(node)).collect();
+        }
+        if let Some(winner) = self.state.alias.get(&node).filter(|_| !self.is_family(node)) {
+            // Of a race only who won.
+            return vec![*winner];
+        }
+        let leader = self.nodes.flow(node).and_then(Flow::each);
+        // The items of a leader are followed one by one.
+        self.nodes.needs(node).filter(|need| Some(*need) != leader).collect()
+    }
+
     /// The context that a node sees.
     pub(super) fn context(&mut self, node: NodeId) -> Result<Context, Unknown> {
         if !self.contexts.are_used() {
@@ -204,19 +211,10 @@ impl Engine<'_> {
             return Ok(*seen);
         }
         let mut parents = vec![self.contexts.root];
-        let mut from = |contexts: &Contexts, node: NodeId| {
-            parents.extend(contexts.handed.get(&node).map(|handed| handed.context));
-        };
-        match self.nodes.item(node) {
-            Some(item) => {
-                let own = self.context(item.of)?;
-                if let Some(leader) = self.followed(node) {
-                    from(&self.contexts, leader);
-                }
-                parents.push(own);
-            }
-            None => self.nodes.needs(node).for_each(|need| from(&self.contexts, need)),
+        if let Some(item) = self.nodes.item(node) {
+            parents.push(self.context(item.of)?);
         }
+        parents.extend(self.handed(self.starts_from(node)));
         let context = self.contexts.state.join(&parents).map_err(|error| error.to_string())?;
         self.contexts.seen.insert(node, context);
         Ok(context)
@@ -279,26 +277,31 @@ impl Engine<'_> {
         if !self.contexts.are_used() || self.contexts.handed.contains_key(&node) {
             return Ok(());
         }
-        let rank = self.contexts.rank(&self.nodes, node);
-        let rank = match rank {
+        let rank = match self.rank(node) {
             // It ran again because its result was gone.
             Some(rank) if self.contexts.state.has_written(rank) => return Ok(()),
             Some(rank) => rank,
             None if writes.is_empty() => Rank(0),
             None => {
                 return Err(Unknown::Wrong(
-                    "it sets a variable, and there are too many nodes that bring nodes into being above it"
+                    "it sets a variable, but nodes have made nodes that make nodes so often that there is no place left for it in their order: make fewer at a time, or set it in a node of the manifest"
                         .into(),
                 ));
             }
         };
         let base = self.context(node)?;
         let (item, mut users) = match self.nodes.item(node) {
-            Some(Item { of, .. }) => (true, self.state.followers.get(&of).map_or(0, Vec::len) + 1),
+            Some(Item { of, .. }) => {
+                let followers = self.state.followers.get(&of).map_or(0, Vec::len);
+                // Its node when all are done, and the next iteration.
+                (true, followers + 1 + usize::from(!self.is_list(of)))
+            }
             None => (false, 0),
         };
         users += self.scheduler.user_count(node) + usize::from(self.contexts.watched == Some(node));
-        let items = self.item_contexts(node);
+        let mut items = self.handed(self.all_units(node));
+        // By now the leader of its items is settled too.
+        items.extend(self.handed(self.nodes.flow(node).and_then(Flow::each).filter(|_| !item)));
         let base = if items.is_empty() {
             self.contexts.state.retain(base);
             base
@@ -326,9 +329,10 @@ impl Engine<'_> {
         Ok(())
     }
 
-    fn item_contexts(&mut self, node: NodeId) -> Vec<Context> {
-        let units = self.all_units(node);
-        units.iter().filter_map(|unit| Some(self.contexts.handed.get(unit)?.context)).collect()
+    /// What these nodes hand on.
+    fn handed(&self, nodes: impl IntoIterator<Item = NodeId>) -> Vec<Context> {
+        let handed = &self.contexts.handed;
+        nodes.into_iter().filter_map(|node| Some(handed.get(&node)?.context)).collect()
     }
 
     /// A node is settled, and sees nothing any more.
@@ -339,8 +343,8 @@ impl Engine<'_> {
         self.contexts.read(node);
         let Some(context) = self.contexts.seen.remove(&node) else { return };
         self.contexts.state.release(context);
-        if let Some(leader) = self.followed(node) {
-            self.contexts.looked(leader);
+        if self.nodes.item(node).is_some() {
+            self.starts_from(node).into_iter().for_each(|leader| self.contexts.looked(leader));
         }
         if self.nodes.item(node).is_none() {
             for unit in self.all_units(node) {

@@ -10,6 +10,7 @@ use forkyard_worker::Ops;
 
 use super::cache::Cache;
 use super::contexts::Contexts;
+use super::dispatch::Claim;
 use super::dry::Foreseen;
 use super::evaluate::Resolved;
 use super::family::Family;
@@ -62,7 +63,7 @@ pub(crate) struct Progressing {
     pub(super) timers: Timers,
     pub(super) sharing: bool,
     /// Nodes in workers' hands by key, and the identical ones that wait for them.
-    pub(super) in_flight: HashMap<Digest, Vec<NodeId>>,
+    pub(super) in_flight: HashMap<Digest, Claim>,
     pub(super) results: HashMap<NodeId, Held>,
     pub cache: Cache,
     /// Nodes that have the result of another one, which is on its way into the store.
@@ -80,6 +81,8 @@ pub(crate) struct Progressing {
     pub(super) followers: HashMap<NodeId, Vec<NodeId>>,
     /// Nodes whose result is that of another: of the winner of a race, of the last iteration.
     pub(super) alias: HashMap<NodeId, NodeId>,
+    /// The keys of members of races.
+    pub(super) member_keys: HashMap<NodeId, Digest>,
     /// Races by their members.
     pub(super) races: HashMap<NodeId, Vec<NodeId>>,
     /// Races that have a member at the goal, and that member.
@@ -165,6 +168,7 @@ impl Progressing {
             lists: HashMap::new(),
             followers: HashMap::new(),
             alias: HashMap::new(),
+            member_keys: HashMap::new(),
             races: HashMap::new(),
             decidable: Vec::new(),
             errors: HashMap::new(),
@@ -218,9 +222,12 @@ impl Engine<'_> {
             if !self.scheduler.has_fresh() {
                 self.decide_races();
             }
-            self.tell_cancelled();
+            self.tell_left_out();
             self.heed_pause();
-            self.fill_workers()?;
+            // A race may be won by a member whose result is stored: none is started before that is known.
+            if self.state.races.is_empty() || !self.scheduler.has_fresh() {
+                self.fill_workers()?;
+            }
             self.writer.hand_over();
             self.take_placed();
             let open = !self.state.expandable.is_empty() || !self.state.decidable.is_empty();

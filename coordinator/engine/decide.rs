@@ -105,7 +105,7 @@ impl Engine<'_> {
         self.watch_none(node, &format!("it is skipped: {why}"));
         self.scheduler.done(node, Outcome::Skipped);
         self.tell(node, Outcome::Skipped, None, None, Some(why));
-        self.after(node, Outcome::Skipped, None);
+        self.after(node, Outcome::Skipped, Some(why));
     }
 
     /// Marks the nodes that a finished one does not route to.

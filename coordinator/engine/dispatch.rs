@@ -161,6 +161,11 @@ impl Engine<'_> {
                 }
                 continue;
             }
+            if self.nodes.flow(nodes[at]).is_some() {
+                // What comes after it may depend on what it returns.
+                at += 1;
+                continue;
+            }
             let mut chained = Vec::new();
             let (keys, in_flight, taken) = (&mut self.keys, &mut self.state.in_flight, nodes.len());
             self.scheduler.chain(nodes[at], |user| {
@@ -173,7 +178,7 @@ impl Engine<'_> {
                 // One that is stored, or on its way, is settled when it becomes ready.
                 let stored = !self.limits.runs_anew(&self.nodes, user) && self.reader.lookup(key).is_some();
                 let taken =
-                    !stored && (!shares_its_key(&self.nodes, self.ops, user) || claim(in_flight, key));
+                    !stored && (!shares_its_key(&self.nodes, self.ops, user) || claim(in_flight, key, user));
                 if taken {
                     chained.push(user);
                 }
@@ -187,23 +192,40 @@ impl Engine<'_> {
     }
 
     /// Notes that a node is on its way; false if an identical one is already, for which it now waits.
-    fn claim(&mut self, node: NodeId) -> bool {
+    pub(super) fn claim(&mut self, node: NodeId) -> bool {
         if !shares_its_key(&self.nodes, self.ops, node)
-            || claim(&mut self.state.in_flight, self.keys.of(node))
+            || claim(&mut self.state.in_flight, self.keys.of(node), node)
         {
             return true;
         }
         let others = self.state.in_flight.get_mut(&self.keys.of(node));
-        others.expect("BUG: a claim without its key").push(node);
+        others.expect("BUG: a claim without its key").waiting.push(node);
         false
     }
 
     /// Takes the nodes that wait for an identical one.
     pub(super) fn waiting_for(&mut self, node: NodeId) -> Vec<NodeId> {
-        if !shares_its_key(&self.nodes, self.ops, node) {
-            return Vec::new();
+        let key = self.keys.of(node);
+        match self.state.in_flight.get(&key) {
+            Some(claim) if claim.runner == node => {}
+            _ => return Vec::new(),
         }
-        self.state.in_flight.remove(&self.keys.of(node)).unwrap_or_default()
+        self.state.in_flight.remove(&key).map_or(Vec::new(), |claim| claim.waiting)
+    }
+
+    /// The node does not wait for an identical one any more.
+    pub(super) fn stop_waiting(&mut self, node: NodeId) {
+        if let Some(claim) = self.state.in_flight.get_mut(&self.keys.of(node)) {
+            claim.waiting.retain(|other| *other != node);
+        }
+    }
+
+    /// Nothing starts any more: nobody waits for a node that has not.
+    pub(super) fn release_all_waiting(&mut self) {
+        let idle = |claim: &&Claim| self.scheduler.state(claim.runner) != State::Taken;
+        let runners: Vec<NodeId> =
+            self.state.in_flight.values().filter(idle).map(|claim| claim.runner).collect();
+        runners.into_iter().for_each(|runner| self.release_waiting(runner));
     }
 
     /// A node is no longer on its way; those that waited for it start anew.
@@ -261,12 +283,18 @@ fn shares_its_key(nodes: &Nodes, ops: &Ops, node: NodeId) -> bool {
     nodes.is_cached(node) && !ops.get(nodes.op(node)).signature().effect
 }
 
-/// Notes that a node of this key is on its way; false if one is already.
-fn claim(in_flight: &mut HashMap<Digest, Vec<NodeId>>, key: Digest) -> bool {
+/// A node that runs, or is about to, and the identical ones that wait for it.
+pub(super) struct Claim {
+    runner: NodeId,
+    waiting: Vec<NodeId>,
+}
+
+/// Notes that a node of this key is on its way; false if another one is already.
+fn claim(in_flight: &mut HashMap<Digest, Claim>, key: Digest, runner: NodeId) -> bool {
     match in_flight.entry(key) {
-        Entry::Occupied(_) => false,
+        Entry::Occupied(entry) => entry.get().runner == runner,
         Entry::Vacant(entry) => {
-            entry.insert(Vec::new());
+            entry.insert(Claim { runner, waiting: Vec::new() });
             true
         }
     }

@@ -112,7 +112,7 @@ impl Engine<'_> {
             scope.outcome(id, word);
         }
         if uses.names.contains("history") || uses.names.contains("last_output") {
-            self.set_lineage(node, &mut scope)?;
+            self.set_lineage(node, uses, &mut scope)?;
         }
         self.set_vars(node, uses, &mut scope)?;
         Ok(scope)

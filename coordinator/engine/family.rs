@@ -15,7 +15,7 @@ use super::results::At;
 use crate::expr::Items;
 use crate::key::ResultId;
 use crate::nodes::Item;
-use crate::plan::{Fan, OnItemFailure};
+use crate::plan::{Fan, Flow, OnItemFailure};
 use crate::schedule::State;
 use crate::store::{Extra, Outcome};
 
@@ -40,6 +40,10 @@ pub(super) struct Family {
     first_failure: Option<(u32, String)>,
     /// What each item publishes, in the order of the words.
     published: Vec<Vec<Option<Vec<u8>>>>,
+    /// An item was not run because of what it follows.
+    hindered: bool,
+    /// An item was not run because the run stops.
+    cancelled: bool,
     /// No more items are started.
     stopped: bool,
     closed: bool,
@@ -110,6 +114,8 @@ impl Family {
             failed: 0,
             first_failure: None,
             published: Vec::new(),
+            hindered: false,
+            cancelled: false,
             stopped: false,
             closed: false,
         }
@@ -157,6 +163,24 @@ impl Engine<'_> {
         items.iter().copied().filter(|unit| *unit != NOBODY).collect()
     }
 
+    /// Whether a node consists of items or iterations.
+    pub(super) fn is_family(&self, node: NodeId) -> bool {
+        let parts = |flow: &Flow| flow.fan.is_some() || flow.repeat.is_some();
+        self.nodes.item(node).is_none() && self.nodes.flow(node).is_some_and(parts)
+    }
+
+    /// How many items a node can have.
+    pub(super) fn most_items(&self, node: NodeId) -> u32 {
+        let flow = self.nodes.flow(node);
+        match self.state.families.get(&node).map(|family| &family.source) {
+            Some(Source::Repeat) => flow.and_then(|flow| flow.repeat.as_ref()).map_or(1, |repeat| repeat.max),
+            // As many as the one at the head of the line.
+            Some(Source::Each(_)) => flow.and_then(Flow::each).map_or(1, |leader| self.most_items(leader)),
+            Some(listed) => listed.tasks().unwrap_or(1),
+            None => 1,
+        }
+    }
+
     /// Whether a node's result is the list of its items' results.
     pub(super) fn is_list(&self, node: NodeId) -> bool {
         self.state.families.get(&node).is_some_and(|family| !matches!(family.source, Source::Repeat))
@@ -190,9 +214,7 @@ impl Engine<'_> {
     pub(super) fn follow(&self, leader: NodeId) -> Source {
         let settled = |index: &u32| {
             let unit = self.state.families.get(&leader).map(|family| family.items[*index as usize]);
-            unit.is_some_and(|unit| {
-                unit != NOBODY && matches!(self.scheduler.state(unit), State::Settled(_))
-            })
+            unit.is_some_and(|unit| unit != NOBODY && matches!(self.scheduler.state(unit), State::Settled(_)))
         };
         let count = self.state.families.get(&leader).map_or(0, |family| family.items.len() as u32);
         Source::Each((0..count).filter(settled).collect())
@@ -228,25 +250,28 @@ impl Engine<'_> {
                 made.reverse();
             }
             for item in made {
-                match self.followed(item).filter(|leader| !self.is_usable(*leader)) {
-                    None => self.scheduler.enter(item),
-                    Some(leader) => {
-                        let why = format!("it needs {}, which did not succeed", self.nodes.name(leader));
-                        self.block(item, &why);
-                    }
-                }
+                self.begin_item(node, item);
             }
             self.try_close(node);
         }
     }
 
-    /// Whether an item that follows this one has something to work on.
-    fn is_usable(&self, leader: NodeId) -> bool {
+    /// An item goes its way, if the one that it follows lets it.
+    fn begin_item(&mut self, of: NodeId, item: NodeId) {
+        let Some(leader) = self.followed(item) else { return self.scheduler.enter(item) };
+        let flow = self.nodes.flow(of);
         let skipped = self.scheduler.state(leader) == State::Settled(Outcome::Skipped);
-        let nulls = self
-            .fan(self.nodes.declared(leader))
-            .is_some_and(|fan| fan.on_item_failure == OnItemFailure::Null);
-        self.is_done(leader) || skipped || nulls
+        let nulls = self.fan(self.nodes.declared(leader)).map(|fan| fan.on_item_failure);
+        let goes_on = nulls == Some(OnItemFailure::Null) || flow.is_some_and(|flow| flow.terms.after_any);
+        if skipped && !flow.is_some_and(|flow| flow.runs_if_skipped) {
+            let why = format!("node {}, which it follows, was skipped", self.nodes.name(leader));
+            self.skip(item, &why);
+        } else if self.is_done(leader) || skipped || goes_on {
+            self.scheduler.enter(item);
+        } else {
+            let why = format!("it needs {}, which did not succeed", self.nodes.name(leader));
+            self.block(item, &why);
+        }
     }
 
     fn fan(&self, node: NodeId) -> Option<&Fan> {
@@ -258,8 +283,9 @@ impl Engine<'_> {
         let added = self.scheduler.add(self.scheduler.urgency(of), of);
         assert_eq!(node, added, "BUG: two numbers for one item");
         self.keys.add();
-        // The others still run: it is their node that fails, when all are settled.
-        self.scheduler.excuse(node);
+        if self.fan(of).is_some_and(|fan| fan.on_item_failure == OnItemFailure::Null) {
+            self.scheduler.excuse(node);
+        }
         self.state.families.get_mut(&of).expect("BUG: an item of nothing").put(index, node);
         node
     }
@@ -314,12 +340,12 @@ impl Engine<'_> {
         family.ran |= outcome == Outcome::Ran;
         match outcome {
             Outcome::Ran | Outcome::Cached | Outcome::Skipped => {}
-            _ if policy == OnItemFailure::Null => {}
-            _ => {
+            Outcome::Blocked => family.hindered = true,
+            Outcome::Cancelled => family.cancelled = true,
+            Outcome::Failed | Outcome::TimedOut if policy == OnItemFailure::Null => {}
+            Outcome::Failed | Outcome::TimedOut => {
                 family.failed += 1;
-                // One that was cancelled explains nothing.
-                let explains = outcome != Outcome::Cancelled;
-                if explains && family.first_failure.as_ref().is_none_or(|(first, _)| index < *first) {
+                if family.first_failure.as_ref().is_none_or(|(first, _)| index < *first) {
                     family.first_failure = Some((index, error.unwrap_or(outcome.word()).into()));
                 }
                 if policy == OnItemFailure::Stop && !std::mem::replace(&mut family.stopped, true) {
@@ -379,15 +405,16 @@ impl Engine<'_> {
         }
         family.closed = true;
         let (failed, all, ran) = (family.failed, family.items.len(), family.ran);
+        let (hindered, cancelled) = (family.hindered, family.cancelled);
         let first = family.first_failure.take();
         if let Some((index, error)) = first {
             let name = self.nodes.name(node);
             let message =
                 format!("{failed} of its {all} items did not succeed; the first is {name}[{index}]: {error}");
             self.give_up(node, Outcome::Failed, message, None, Vec::new());
-        } else if self.scheduler.is_hindered(node) {
+        } else if hindered || self.scheduler.is_hindered(node) {
             self.block(node, "a node that it needs did not succeed");
-        } else if more || failed > 0 {
+        } else if more || cancelled {
             self.cancel_open(node);
         } else {
             self.finish_list(node, if ran { Outcome::Ran } else { Outcome::Cached });
@@ -402,6 +429,7 @@ impl Engine<'_> {
     fn cancel_open(&mut self, node: NodeId) {
         let blocked = self.scheduler.cancel(node);
         self.tell(node, Outcome::Cancelled, None, None, None);
+        self.after(node, Outcome::Cancelled, None);
         self.blocked(node, blocked);
     }
 
@@ -416,7 +444,7 @@ impl Engine<'_> {
             return self.would_run_as_list(node);
         }
         self.keep(node, ResultId { kind: Kind::Json, digest }, None, At::Unknown);
-        self.finish(node, outcome, Extra::default(), None, None, None);
+        self.finish(node, outcome, Extra::default(), None);
     }
 
     /// An iteration is settled: it was the last, or there is another.
@@ -491,6 +519,6 @@ impl Engine<'_> {
             let id = held.id;
             self.keep(of, id, None, At::Unknown);
         }
-        self.finish(of, outcome, Extra::default(), None, None, None);
+        self.finish(of, outcome, Extra::default(), None);
     }
 }

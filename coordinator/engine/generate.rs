@@ -33,7 +33,8 @@ impl Engine<'_> {
         let ids = vec![(name.clone(), node)];
         let outer = Outer { first: self.nodes.len(), ids };
         let source = format!("nodes of {name}");
-        let plan = load_made(lines.join("\n"), source, self.nodes.plan, self.ops, outer);
+        let dir = self.nodes.detail(node).map_or(&self.nodes.plan.dir, |detail| &detail.dir);
+        let plan = load_made(lines.join("\n"), source, (self.nodes.plan, dir), self.ops, outer);
         let plan = plan.map_err(|error| error.to_string())?;
         if let Some(known) = plan.names.iter().find(|id| self.nodes.find(id).is_some()) {
             return Err(Unknown::Wrong(format!("it makes a node `{known}`, and there is one of that id")));
@@ -54,6 +55,11 @@ impl Engine<'_> {
     fn take_made(&mut self, generator: NodeId, plan: Plan) {
         let first = self.nodes.len();
         let (count, terms) = (plan.len(), plan.terms());
+        let members: Vec<NodeId> = plan
+            .races()
+            .flat_map(|(_, members)| members.to_vec())
+            .filter(|node| node.index() >= first)
+            .collect();
         self.state.know(&plan, self.ops, first);
         self.nodes.add_made(generator, plan);
         let urgency = self.scheduler.urgency(self.nodes.declared(generator));
@@ -64,6 +70,9 @@ impl Engine<'_> {
             let added = self.scheduler.add(urgency, model);
             assert_eq!(node, added, "BUG: two numbers for one node");
             self.keys.add();
+        }
+        for member in members {
+            self.scheduler.excuse(member);
         }
         for (node, terms) in terms {
             self.scheduler.set_terms(NodeId::new(node.index() + first), terms);

@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use super::core::Engine;
 use super::evaluate::Unknown;
-use crate::expr::Scope;
+use crate::expr::{Scope, Uses};
+use crate::plan::Flow;
 
 /// Ancestors in a history.
 const HISTORY: usize = 20;
@@ -51,9 +52,10 @@ impl Engine<'_> {
                 lineage.add(handed);
             }
         };
-        self.nodes.needs(node).for_each(&mut from);
-        self.followed(node).into_iter().for_each(&mut from);
-        self.iteration_before(node).into_iter().for_each(&mut from);
+        // An item sees what its node sees, and the one that it follows.
+        let of = self.nodes.item(node).map(|item| self.starts_from(item.of));
+        of.into_iter().flatten().for_each(&mut from);
+        self.starts_from(node).into_iter().for_each(&mut from);
         lineage
     }
 
@@ -62,20 +64,53 @@ impl Engine<'_> {
         if !self.state.lineages.are_used {
             return;
         }
+        let is_item = self.nodes.item(node).is_some();
+        if is_item && !self.is_seen_as_item(node) {
+            return;
+        }
         let mut lineage = self.lineage(node);
+        if let Some(leader) = self.nodes.flow(node).and_then(Flow::each).filter(|_| !is_item)
+            && let Some(handed) = self.state.lineages.handed.get(&leader)
+        {
+            lineage.add(handed);
+        }
         if is_done {
-            let rank = self.contexts.rank(&self.nodes, node).unwrap_or(Rank(0));
+            let rank = self.rank(node).unwrap_or(Rank(0));
             let result = self.state.results.get(&node).map(|held| held.id);
             let is_null = result.is_none_or(|id| id.kind == Kind::Json && id.digest == NULL_DIGEST);
             let last = (!is_null).then_some((rank, node));
             lineage.add(&Lineage { recent: vec![(rank, node)], last });
         }
+        for item in if is_item { Vec::new() } else { self.all_units(node) } {
+            self.state.lineages.handed.remove(&item);
+        }
         self.state.lineages.handed.insert(node, lineage);
     }
 
+    /// Whether another node looks at this item alone: one that follows it, or the next iteration.
+    pub(super) fn is_seen_as_item(&self, node: NodeId) -> bool {
+        let of = self.nodes.declared(node);
+        !self.is_list(of) || self.state.followers.contains_key(&of)
+    }
+
     /// Sets `history` and `last_output`.
-    pub(super) fn set_lineage(&mut self, node: NodeId, scope: &mut Scope) -> Result<(), Unknown> {
+    pub(super) fn set_lineage(
+        &mut self,
+        node: NodeId,
+        uses: &Uses,
+        scope: &mut Scope,
+    ) -> Result<(), Unknown> {
         let Lineage { recent, last } = self.lineage(node);
+        if uses.names.contains("last_output") {
+            let last = match last {
+                Some((_, ancestor)) => self.result_json(ancestor)?,
+                None => b"null".to_vec(),
+            };
+            scope.set("last_output", &last)?;
+        }
+        if !uses.names.contains("history") {
+            return Ok(());
+        }
         let mut history = vec![b'['];
         for (at, (_, ancestor)) in recent.into_iter().enumerate() {
             if at > 0 {
@@ -83,15 +118,15 @@ impl Engine<'_> {
             }
             let id = Value::from(&*self.nodes.name(ancestor)).to_string();
             history.extend(format!("{{\"node\":{id},\"result\":").bytes());
-            history.extend(self.result_json(ancestor)?);
+            match self.result_json(ancestor) {
+                Ok(json) => history.extend(json),
+                // Nobody has asked for this one: bytes, or far too long.
+                Err(Unknown::Wrong(_)) => history.extend(b"null"),
+                Err(gone) => return Err(gone),
+            }
             history.push(b'}');
         }
         history.push(b']');
-        scope.set("history", &history)?;
-        let last = match last {
-            Some((_, ancestor)) => self.result_json(ancestor)?,
-            None => b"null".to_vec(),
-        };
-        Ok(scope.set("last_output", &last)?)
+        Ok(scope.set("history", &history)?)
     }
 }

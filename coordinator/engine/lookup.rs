@@ -76,7 +76,9 @@ impl Engine<'_> {
                 Ok(key) => match self.looked_up(node, key) {
                     Some(record) => self.on_stored(node, record),
                     None if self.is_dry() => self.scheduler.must_run(node),
-                    None => self.must_run(node),
+                    None if self.claim(node) => self.must_run(node),
+                    // An identical one is on its way.
+                    None => self.scheduler.hold(node),
                 },
             }
         }
@@ -114,6 +116,9 @@ impl Engine<'_> {
     }
 
     fn looked_up(&mut self, node: NodeId, key: Digest) -> Option<Record> {
+        if self.state.races.contains_key(&node) {
+            self.state.member_keys.insert(node, key);
+        }
         let record = self.stored(node, key);
         if self.is_dry() {
             self.watch_key(node, record.as_ref());
@@ -140,6 +145,6 @@ impl Engine<'_> {
             *self.state.readers.entry(self.nodes.declared(node)).or_insert(0) += 1;
         }
         self.keep(node, ResultId { kind: record.kind, digest }, None, At::Key);
-        self.finish(node, Outcome::Cached, extra, None, Some((digest, bytes)), None);
+        self.finish(node, Outcome::Cached, extra, Some((digest, bytes)));
     }
 }

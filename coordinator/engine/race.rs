@@ -41,7 +41,11 @@ impl Engine<'_> {
             matches!(self.scheduler.state(*race), State::Settled(_))
                 || self.state.decidable.iter().any(|(decidable, first)| decidable == race && *first != member)
         };
-        races.iter().all(won)
+        let others = self.nodes.users(member).filter(|user| !races.contains(user));
+        let needed =
+            |user: NodeId| !matches!(self.scheduler.state(user), State::Settled(_) | State::Unwanted);
+        // Somebody else may still need it.
+        races.iter().all(won) && !others.into_iter().any(needed)
     }
 
     /// Decides every race that has a member at the goal.
@@ -75,7 +79,7 @@ impl Engine<'_> {
                 duration,
                 artifacts: Vec::new(),
                 wanted: false,
-                extra: Vec::new(),
+                extra: Extra { winner: Some(self.keys.of(winner)), ..Extra::default() }.encode(),
             });
         }
         // Who reads the race's result reads the winner's.
@@ -92,10 +96,12 @@ impl Engine<'_> {
             State::Settled(Outcome::Cached) => Outcome::Cached,
             _ => Outcome::Ran,
         };
-        self.finish(race, outcome, Extra::default(), None, None, None);
+        self.finish(race, outcome, Extra::default(), None);
         self.forget(source);
         for &loser in flow.race.iter().filter(|member| **member != winner) {
-            self.lose(loser);
+            if self.is_too_late(loser) {
+                self.lose(loser);
+            }
         }
     }
 
@@ -104,11 +110,7 @@ impl Engine<'_> {
         let mut hasher = Hasher::new();
         hasher.update(b"race");
         for member in members {
-            let key = self.keys.of(*member);
-            if key == Digest([0; 32]) {
-                return None;
-            }
-            hasher.update(&key.0);
+            hasher.update(&self.state.member_keys.get(member)?.0);
         }
         Some(hasher.finish())
     }
@@ -116,7 +118,7 @@ impl Engine<'_> {
     /// The node is not wanted any more: if it runs, it is killed.
     fn lose(&mut self, loser: NodeId) {
         match self.scheduler.state(loser) {
-            State::Waiting | State::Ready => {}
+            State::Waiting | State::Ready => self.release_waiting(loser),
             State::Taken => self.stop_node(loser),
             State::Open | State::Unwanted | State::Settled(_) => return,
         }
@@ -137,9 +139,7 @@ impl Engine<'_> {
         self.release_waiting(node);
         self.state.retries.remove(&node);
         self.forget_waiting(node);
-        for others in self.state.in_flight.values_mut() {
-            others.retain(|other| *other != node);
-        }
+        self.stop_waiting(node);
         let holder =
             crate::places::ids(&self.state.places).find(|id| self.state.places[id.index()].holds(node));
         let Some(worker) = holder else { return };

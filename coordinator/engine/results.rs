@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use forkyard_shared::digest::Digest;
 use forkyard_shared::ids::NodeId;
 use forkyard_shared::protocol::{Param, Task};
 use forkyard_shared::sink::{Body, Sink};
@@ -135,13 +136,21 @@ impl Engine<'_> {
         let readers = self.state.readers.get(&declared).copied().unwrap_or(0);
         let followers =
             if declared == node { 0 } else { self.state.followers.get(&declared).map_or(0, Vec::len) };
-        readers + followers + usize::from(self.state.lineages.are_used)
+        let looked_back = self.state.lineages.are_used && (declared == node || self.is_seen_as_item(node));
+        readers + followers + usize::from(looked_back)
     }
 
     /// The message for a node.
     pub(super) fn task(&mut self, node: NodeId) -> Result<Task, Unread> {
         let mut params = Vec::new();
         if let Some(detail) = self.nodes.detail(node) {
+            if !detail.is_known() && !self.state.resolved.contains_key(&node) {
+                // It runs again because its result was lost.
+                self.resolve(node).map_err(|unknown| match unknown {
+                    Unknown::Wrong(why) => Unread::Wrong(why),
+                    Unknown::Gone(producer) => Unread::Gone(producer),
+                })?;
+            }
             let resolved = self.state.resolved.remove(&node);
             let said = resolved.as_ref().map_or(&detail.params, |resolved| &resolved.params);
             let mut read = || {
@@ -244,7 +253,9 @@ impl Engine<'_> {
         if let Some(record) = self.reader.lookup(self.keys.of(node))
             && self.reader.lend(&record).is_ok()
         {
-            return Ok(Param::Blob { kind: record.kind, digest: record.digest });
+            let list = Param::Blob { kind: record.kind, digest: record.digest };
+            self.state.lists.insert(node, list.clone());
+            return Ok(list);
         }
         let prefix = format!("{}-list-{}", std::process::id(), node.0);
         let plain = self.layout == Layout::Sqlite || self.state.read_as_files.contains(&node);
@@ -276,6 +287,18 @@ impl Engine<'_> {
         };
         self.state.lists.insert(node, list.clone());
         Ok(list)
+    }
+
+    /// The list of this digest is damaged: it goes. False if no list has it.
+    pub(super) fn forget_list(&mut self, digest: Digest) -> bool {
+        let damaged = |param: &Param| matches!(param, Param::Blob { digest: of, .. } if *of == digest);
+        let before = self.state.lists.len();
+        self.state.lists.retain(|_, list| !damaged(list));
+        let found = self.state.lists.len() < before;
+        if found {
+            self.dir.quarantine(self.layout, digest).ok();
+        }
+        found
     }
 
     pub(super) fn gone(&self, producer: NodeId, why: &str) -> Unread {

@@ -1,5 +1,6 @@
 //! What comes back of nodes: results, failures, and what follows from them.
 
+use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use super::evaluate::Unknown;
 use super::results::At;
 use crate::key::ResultId;
 use crate::manifest::OnFailure;
-use crate::plan::Retry;
+use crate::plan::{Arg, Retry};
 use crate::report::Ran;
 use crate::run::{Ending, RunError};
 use crate::schedule::{State, Trouble, Verdict};
@@ -57,7 +58,7 @@ impl Engine<'_> {
                 self.tell(node, Outcome::Cancelled, None, None, Some(why));
                 self.blocked(node, blocked);
             }
-            Ok(value) => self.on_result(node, value, Extra { writes, generates }, ran, log),
+            Ok(value) => self.on_result(node, value, Extra { writes, generates, winner: None }, ran, log),
             Err(failure) => self.on_failure(node, failure, ran, log),
         }
     }
@@ -88,9 +89,22 @@ impl Engine<'_> {
         };
         let id = ResultId { kind, digest };
         if extra.generates {
-            *self.state.readers.entry(self.nodes.declared(node)).or_insert(0) += 1;
+            for node in same.iter().chain([&node]) {
+                *self.state.readers.entry(self.nodes.declared(*node)).or_insert(0) += 1;
+            }
         }
         self.keep(node, id, bytes.clone(), At::Unknown);
+        // Before it is stored: a result of which nothing can follow is a failure, and failures are not stored.
+        let writes = match self.follow_up(node, extra.clone()) {
+            Ok(writes) => writes,
+            Err(unknown) => {
+                same.into_iter().for_each(|other| self.scheduler.release(other));
+                return match unknown {
+                    Unknown::Wrong(why) => self.on_trouble(node, Trouble::Error, why, Some(ran), log),
+                    Unknown::Gone(producer) => self.compute_anew(producer, node),
+                };
+            }
+        };
         let mut not_kept = None;
         if let Some(path) = changed {
             self.keys.disown(node);
@@ -114,57 +128,98 @@ impl Engine<'_> {
                 extra,
             });
         }
-        self.finish(
-            node,
-            Outcome::Ran,
-            extra.clone(),
-            Some((ran, log)),
-            Some((digest, len)),
-            not_kept.as_deref(),
-        );
+        let value = Some((digest, len));
+        self.settle_done(node, Outcome::Ran, &writes, Some((ran, log)), value, not_kept.as_deref());
         for other in same {
             self.keep(other, id, bytes.clone(), At::Unknown);
             if wanted {
                 self.state.same.entry(node).or_default().push(other);
             }
-            self.finish(other, Outcome::Cached, extra.clone(), None, Some((digest, len)), None);
+            self.finish(other, Outcome::Cached, extra.clone(), value);
         }
     }
 
-    /// A node has its result.
+    /// A node has its result without having run.
     pub(super) fn finish(
         &mut self,
         node: NodeId,
         outcome: Outcome,
         extra: Extra,
-        ran: Option<(Ran, Vec<u8>)>,
         value: Option<(Digest, u64)>,
-        not_kept: Option<&str>,
     ) {
-        let followed = self.route(node).and_then(|()| self.publish(node, extra.writes));
-        let followed = match followed {
-            Ok(writes) if extra.generates => self.generate(node).map(|()| writes),
-            followed => followed,
-        };
-        let followed = followed.and_then(|writes| self.hand_on(node, &writes));
-        let why = match followed {
+        match self.follow_up(node, extra) {
+            Ok(writes) => return self.settle_done(node, outcome, &writes, None, value, None),
             // What it depends on is not there yet.
             Err(_) if self.is_dry() => {
                 self.scheduler.done(node, outcome);
                 return self.after(node, outcome, None);
             }
-            Ok(()) => {
-                self.scheduler.done(node, outcome);
-                self.tell(node, outcome, ran, value, not_kept);
-                return self.after(node, outcome, None);
+            Err(Unknown::Gone(producer)) if self.scheduler.state(node) == State::Ready => {
+                if producer == node {
+                    // Its own stored result turns out to be damaged.
+                    if let Some(held) = self.state.results.remove(&node) {
+                        self.dir.quarantine(self.layout, held.id.digest).ok();
+                    }
+                    return self.must_run(node);
+                }
+                self.scheduler.hold(node);
+                return self.compute_anew(producer, node);
             }
-            Err(Unknown::Wrong(why)) => why,
-            Err(Unknown::Gone(_)) => "its result was lost while it was needed".into(),
-        };
-        if self.scheduler.state(node) == State::Ready {
-            self.scheduler.hold(node);
+            Err(unknown) => {
+                let why = match unknown {
+                    Unknown::Wrong(why) => why,
+                    Unknown::Gone(_) => "a result was lost while it was needed; run again".into(),
+                };
+                if self.scheduler.state(node) == State::Ready {
+                    self.scheduler.hold(node);
+                }
+                self.give_up(node, Outcome::Failed, why, None, Vec::new());
+            }
         }
-        self.give_up(node, Outcome::Failed, why, ran.map(|(ran, _)| ran), Vec::new());
+    }
+
+    /// What follows from a node's result, before it counts: its route, what it publishes, the nodes that it lists.
+    fn follow_up(&mut self, node: NodeId, extra: Extra) -> Result<Writes, Unknown> {
+        self.route(node)?;
+        let writes = self.publish(node, extra.writes)?;
+        if self.nodes.flow(node).is_some_and(|flow| flow.repeat.is_some() && flow.reads_own_result())
+            && self.nodes.item(node).is_some()
+        {
+            // It will be asked whether this is enough.
+            self.own_result(node).map(drop)?;
+        }
+        if extra.generates && !self.is_copy(node) {
+            self.generate(node)?;
+        }
+        Ok(writes)
+    }
+
+    /// Whether a node only has another one's result under a name of its own.
+    fn is_copy(&self, node: NodeId) -> bool {
+        let params = self.nodes.detail(node).map_or(&[][..], |detail| &detail.params);
+        self.ops.name(self.nodes.op(node)) == "value"
+            && matches!(params, [(_, Arg::Result(_) | Arg::EachResult)])
+    }
+
+    /// A node is done.
+    fn settle_done(
+        &mut self,
+        node: NodeId,
+        outcome: Outcome,
+        writes: &Writes,
+        ran: Option<(Ran, Vec<u8>)>,
+        value: Option<(Digest, u64)>,
+        not_kept: Option<&str>,
+    ) {
+        if let Err(Unknown::Wrong(why)) = self.hand_on(node, writes) {
+            if self.scheduler.state(node) == State::Ready {
+                self.scheduler.hold(node);
+            }
+            return self.give_up(node, Outcome::Failed, why, ran.map(|(ran, _)| ran), Vec::new());
+        }
+        self.scheduler.done(node, outcome);
+        self.tell(node, outcome, ran, value, not_kept);
+        self.after(node, outcome, None);
     }
 
     /// What follows when a node is settled, for those that it is a part of.
@@ -210,6 +265,11 @@ impl Engine<'_> {
     pub(super) fn on_failure(&mut self, node: NodeId, failure: Failure, ran: Ran, log: Vec<u8>) {
         match failure.cause {
             Cause::Blob(digest) => {
+                if self.forget_list(digest) {
+                    // A list of items' results: it is put together again.
+                    self.report.say(&format!("{}; it is put together again", failure.message));
+                    return self.give_back(node);
+                }
                 // A result that this node reads is damaged: the node that made it makes it again.
                 let producer = self.read_by(node).into_iter().find(|producer| {
                     self.state.results.get(producer).is_some_and(|result| result.id.digest == digest)
@@ -262,7 +322,7 @@ impl Engine<'_> {
         let retry = self.nodes.detail(node).map_or_else(Retry::default, |detail| detail.retry.clone());
         match self.scheduler.judge(node, trouble, &retry, self.nodes.plan.settings.max_crashes) {
             // Interrupted: there is no time for another attempt, nor has the node failed.
-            Verdict::Again(_) if self.state.stopping => {
+            Verdict::Again(_) if self.state.stopping || self.scheduler.is_draining(node) => {
                 self.give_back(node);
             }
             Verdict::Again(delay) if delay.is_zero() => {
@@ -292,10 +352,11 @@ impl Engine<'_> {
         self.tell(node, outcome, Some((ran.unwrap_or(NOT_RUN), log)), None, Some(&message));
         self.after(node, outcome, Some(&message));
         self.blocked(node, blocked);
-        let failures = self.scheduler.counts().failures();
+        let (failures, counts) = (self.scheduler.counts().failures(), !self.scheduler.is_excused(node));
         let stop = match self.limits.max_failures {
             Some(max) => failures > max,
-            None => self.limits.on_failure == OnFailure::Stop && failures > 0,
+            // The failure of an item is its node's to judge.
+            None => self.limits.on_failure == OnFailure::Stop && counts && self.nodes.item(node).is_none(),
         };
         if stop {
             self.drain();
@@ -317,17 +378,36 @@ impl Engine<'_> {
                 self.give_back(node);
             }
             self.clear_gates();
-            self.tell_cancelled();
+            self.tell_left_out();
+            self.release_all_waiting();
+            self.tell_left_out();
             let open: Vec<NodeId> = self.state.families.keys().copied().collect();
             self.state.expandable.extend(open);
         }
     }
 
-    /// Tells what was cancelled because the run is stopping.
-    pub(super) fn tell_cancelled(&mut self) {
-        for node in self.scheduler.take_cancelled() {
-            self.tell(node, Outcome::Cancelled, None, None, None);
-            self.after(node, Outcome::Cancelled, None);
+    /// Tells what was left out because the run is stopping, or because of what it needs.
+    pub(super) fn tell_left_out(&mut self) {
+        let mut left_out: VecDeque<NodeId> = self.scheduler.take_left_out().into();
+        while let Some(node) = left_out.pop_front() {
+            self.release_waiting(node);
+            let failed = |need: &NodeId| {
+                let state = self.scheduler.state(*need);
+                matches!(state, State::Settled(outcome) if !outcome.is_done() && outcome != Outcome::Skipped)
+            };
+            match self.scheduler.state(node) {
+                State::Settled(Outcome::Blocked) => {
+                    let need = self.nodes.needs(node).find(failed).map(|need| self.nodes.name(need));
+                    let why = format!("it needs {}, which did not succeed", need.unwrap_or_default());
+                    self.tell(node, Outcome::Blocked, None, None, Some(&why));
+                    self.after(node, Outcome::Blocked, Some(&why));
+                }
+                _ => {
+                    self.tell(node, Outcome::Cancelled, None, None, None);
+                    self.after(node, Outcome::Cancelled, None);
+                }
+            }
+            left_out.extend(self.scheduler.take_left_out());
         }
     }
 
@@ -341,6 +421,7 @@ impl Engine<'_> {
                 self.give_back(node);
             }
             self.clear_gates();
+            self.release_all_waiting();
         }
     }
 }

@@ -24,6 +24,7 @@ static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.add_function("range", Range::call);
     environment.add_filter("join", join);
+    environment.remove_global("debug");
     environment
 });
 
@@ -236,7 +237,9 @@ impl Uses {
                     None if ENVIRONMENT.globals().any(|(name, _)| name == first) => {}
                     None => {
                         let known = NAMES.into_iter().chain(["vars", "nodes", "range"]);
-                        let hint = crate::manifest::nearest(first, known)
+                        let null = matches!(first, "null" | "nil" | "None").then_some("none");
+                        let hint = null
+                            .or_else(|| crate::manifest::nearest(first, known))
                             .map_or(format!("; a variable is `vars.{first}`"), |near| {
                                 format!("; did you mean `{near}`?")
                             });

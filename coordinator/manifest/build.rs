@@ -178,6 +178,10 @@ impl<'a> Builder<'a> {
         at: usize,
     ) -> Result<(), Fault> {
         check_id(id).map_err(|why| Fault::at("id", why))?;
+        let mut needs = needs.peekable();
+        if op == "race" && needs.peek().is_some() {
+            return Err(Fault::at("needs", "a race has no `needs`: say it of its members"));
+        }
         let Some(op_id) = self.ops_known.find(op) else {
             let hint = did_you_mean(op, self.ops_known.names());
             return Err(Fault::at("op", format!("there is no op `{op}`{hint}")));
@@ -302,10 +306,17 @@ impl<'a> Builder<'a> {
         let detail = |node: NodeId| details.get(self.detail_of[node.index()] as usize);
         let flow = |node: NodeId| detail(node).and_then(|detail| detail.flow.as_deref());
         for node in (0..self.ops.len()).map(NodeId::new) {
-            let has_parts = |member: &&NodeId| {
-                flow(**member).is_some_and(|flow| flow.fan.is_some() || flow.repeat.is_some())
-            };
-            if let Some(member) = flow(node).and_then(|flow| flow.race.iter().find(has_parts)) {
+            let parts =
+                |node: NodeId| flow(node).is_some_and(|flow| flow.fan.is_some() || flow.repeat.is_some());
+            let item_of = crate::only::item_of(self.names.get(node.0));
+            if let Some(of) = item_of.and_then(|id| self.names.find(id)).filter(|of| parts(NodeId(*of))) {
+                let (id, of) = (self.names.get(node.0), self.names.get(of));
+                let why = format!("`{id}` is the name of an item of node `{of}`: choose another id");
+                return Err(ManifestError::Mistakes(vec![locate(node, Fault::at("id", why))]));
+            }
+            let has_parts = |member: &NodeId| self.local(*member).is_some_and(parts);
+            let members = flow(node).map_or(&[][..], |flow| &flow.race);
+            if let Some(member) = members.iter().copied().find(has_parts).and_then(|node| self.local(node)) {
                 let id = self.names.get(member.0);
                 let why = format!("node `{id}` has items or iterations, and cannot be a member of a race");
                 return Err(ManifestError::Mistakes(vec![locate(
@@ -314,7 +325,10 @@ impl<'a> Builder<'a> {
                 )]));
             }
             let Some(leader) = flow(node).and_then(Flow::each) else { continue };
-            let Some(leader) = self.local(leader) else { continue };
+            let Some(leader) = self.local(leader) else {
+                let why = "`each` follows a node that is made with this one";
+                return Err(ManifestError::Mistakes(vec![locate(node, Fault::at("each", why))]));
+            };
             let id = self.names.get(leader.0);
             let leads = self.global(leader);
             let fault = if flow(leader).is_none_or(|flow| flow.fan.is_none()) {

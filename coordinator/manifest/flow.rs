@@ -165,9 +165,6 @@ impl ParsedFlow {
             return Err(Fault::at("each", "a node has `foreach` or `each`, not both"));
         }
         let has_parts = has_items || self.flow.repeat.is_some();
-        if !self.race.is_empty() && has_parts {
-            return Err(Fault::at("race", "a race is decided by its members and has no items or iterations"));
-        }
         if self.flow.repeat.is_some() && has_items {
             return Err(Fault::at("repeat", "a node has items or iterations, not both"));
         }
@@ -183,8 +180,8 @@ impl ParsedFlow {
             let why = format!("`{key}` goes with {needed}{next}");
             return Err(Fault::at(key, why));
         }
-        if self.flow.route.is_some() && (has_parts || !self.race.is_empty()) {
-            return Err(Fault::at("route", "a node with items, iterations or a race does not route"));
+        if self.flow.route.is_some() && has_parts {
+            return Err(Fault::at("route", "a node with items or iterations does not route"));
         }
         let names = parameters.names.iter().chain(&self.uses.names);
         for name in names {
@@ -293,7 +290,13 @@ fn expression(key: &str, value: &Value) -> Result<Rc<Expression>, Fault> {
     };
     let wrong = || Fault::at(key, format!("`{key}` must be an expression like \"{{{{ {example} }}}}\""));
     let text = value.as_str().filter(|text| crate::expr::has_expression(text)).ok_or_else(wrong)?;
-    Expression::compile(text).map_err(|why| Fault::at(key, why))
+    let expression = Expression::compile(text).map_err(|why| Fault::at(key, why))?;
+    if !expression.keeps_type() {
+        let why =
+            format!("`{text}`: write the whole of `{key}` inside one pair of braces, {{{{ like this }}}}");
+        return Err(Fault::at(key, why));
+    }
+    Ok(expression)
 }
 
 fn template(key: &str, value: &Value) -> Result<Template, Fault> {

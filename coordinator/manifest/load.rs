@@ -18,13 +18,13 @@ use crate::plan::Plan;
 pub(crate) fn load_made(
     text: String,
     name: String,
-    plan: &Plan,
+    (plan, dir): (&Plan, &Path),
     ops: &Ops,
     outer: Outer,
 ) -> Result<Plan, ManifestError> {
     let mut builder = Builder::within(plan, ops, outer);
     let source = Source { name, text, syntax: Syntax::JsonLines };
-    builder.enter(plan.dir.clone(), 0);
+    builder.enter(dir.into(), 0);
     jsonl::read(&source, &mut builder);
     builder.finish(&[source])
 }

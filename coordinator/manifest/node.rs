@@ -73,6 +73,13 @@ pub(super) fn parse(
         flow: None,
     };
     let beside = if signature.beside { signature.params.unwrap_or_default() } else { &[] };
+    if op == "race"
+        && let Some(key) =
+            fields.keys().find(|key| !["race", "publish", "priority", "estimate"].contains(&key.as_str()))
+        && (KEYS.contains(&key.as_str()) || flow::KEYS.contains(&key.as_str()))
+    {
+        return Err(Fault::at(key, format!("a race has no `{key}`: say it of its members")));
+    }
     for (key, value) in fields {
         parsed.field(op, signature, beside, &key, value)?;
     }

@@ -13,7 +13,7 @@ use super::census::{Census, named_results};
 use super::dir::StoreDir;
 use super::error::StoreError;
 use super::reader::Reader;
-use super::record::Place;
+use super::record::{Extra, Place, Record};
 use super::runs::{RunDir, note_removed};
 use super::verify::blob_digests;
 
@@ -50,9 +50,12 @@ pub(crate) fn plan(dir: &StoreDir, keep: &Keep) -> Result<Plan, StoreError> {
     let there: HashSet<u64> = runs.iter().map(|run| run.id).collect();
     // A run that was killed may have made a result durable that its journal does not name. One that is gone was
     // removed by a gc, perhaps by one that was killed before it came to the results.
-    let newest = |key: &Digest, made: u64| {
-        let made = if there.contains(&made) { made } else { 0 };
-        named.by_key.get(key).map_or(made, |named| named.run.max(made))
+    let newest = |key: &Digest, record: &Record| {
+        let made = if there.contains(&record.run) { record.run } else { 0 };
+        // No journal names who won a race; it goes with the winner.
+        let winner = Extra::decode(&record.extra).and_then(|extra| extra.winner);
+        let runs = [Some(*key), winner].into_iter().flatten().filter_map(|key| named.by_key.get(&key));
+        runs.map(|named| named.run).fold(made, u64::max)
     };
     let mut first_kept = runs.last().map_or(1, |run| run.id + 1);
     let values = values_by_newest_run(&census, newest);
@@ -76,7 +79,7 @@ pub(crate) fn plan(dir: &StoreDir, keep: &Keep) -> Result<Plan, StoreError> {
             run.path.display()
         )));
     }
-    let dead = census.results.iter().filter(|(key, record)| newest(key, record.run) < first_kept);
+    let dead = census.results.iter().filter(|(key, record)| newest(key, record) < first_kept);
     let results: Vec<Digest> = dead.map(|(key, _)| *key).collect();
     let live: HashSet<Digest> = {
         let gone: HashSet<&Digest> = results.iter().collect();
@@ -106,10 +109,10 @@ fn started(run: &RunDir) -> SystemTime {
 }
 
 /// Bytes of values by the newest run that names them.
-fn values_by_newest_run(census: &Census, newest: impl Fn(&Digest, u64) -> u64) -> HashMap<u64, u64> {
+fn values_by_newest_run(census: &Census, newest: impl Fn(&Digest, &Record) -> u64) -> HashMap<u64, u64> {
     let mut value_runs: HashMap<Digest, (u64, u64)> = HashMap::new();
     for (key, record) in &census.results {
-        let run = newest(key, record.run);
+        let run = newest(key, record);
         let entry = value_runs.entry(record.digest).or_insert((run, record.len));
         entry.0 = entry.0.max(run);
     }

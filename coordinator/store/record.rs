@@ -40,6 +40,8 @@ pub(crate) struct Extra {
     pub writes: Writes,
     /// Whether its value is nodes.
     pub generates: bool,
+    /// Of the record of a race: the key of who won. It is kept for as long as that one is.
+    pub winner: Option<Digest>,
 }
 
 impl Extra {

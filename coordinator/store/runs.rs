@@ -65,6 +65,13 @@ pub(crate) struct RunSummary {
     pub op_seconds: BTreeMap<String, f64>,
 }
 
+impl RunSummary {
+    /// Whether every node succeeded that had to.
+    pub fn is_complete(&self) -> bool {
+        self.ran + self.cached + self.skipped + self.excused == self.nodes
+    }
+}
+
 impl RunDir {
     /// Makes the directory of the next run of a store. The caller holds the store's lock.
     pub fn create(store: &Path, header: &RunHeader) -> io::Result<RunDir> {

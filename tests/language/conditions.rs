@@ -31,7 +31,7 @@ fn a_condition_decides_and_what_needs_a_skipped_node_is_skipped() {
     assert_eq!(error(&ended, "no"), "its condition is false: {{ nodes.x.result.score < vars.k }}");
     assert_eq!(error(&ended, "later"), "node after_no, which it needs, was skipped");
     assert_eq!(ended.summary()["skipped"], 3);
-    space.run(&["results", "cat", "no"]).expect(1).says("it skipped: its condition is false");
+    space.run(&["results", "cat", "no"]).expect(1).says("it was skipped: its condition is false");
     assert_eq!(space.run_manifest(0).outcomes(), ended.outcomes().replace("ran", "cached"));
 }
 
