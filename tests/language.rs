@@ -9,7 +9,8 @@ mod items; // foreach, each, chunk: one node, many results
 mod limits; // concurrency, groups, rate
 mod races; // the first of many
 mod repeats; // again until it will do
-mod resumed; // stopped and started again, or in part
+mod resumed;
+mod reviewed; // where words meet // stopped and started again, or in part
 
 use crate::util::{Ended, RUN, Space};
 

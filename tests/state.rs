@@ -225,3 +225,40 @@ fn a_context_goes_round() {
     assert_eq!(result(&space, "g"), json!({"x": [1, {"y": "z"}]}));
     assert_eq!(space.run_ops(&["context", "export"]).expect(0).stdout, after_a);
 }
+
+#[test]
+fn a_follower_sees_its_own_item_however_late_it_starts() {
+    let mut items = set("items", json!({"x": "{{ item }}"}), &[]);
+    items["foreach"] = json!([1, 2, 3, 4]);
+    let mut late = get("late", &["x"], &["wait"]);
+    late["each"] = json!("items");
+    let mut last = json!({"id": "last", "op": "value", "params": {"value": "{{ last_output }}"}});
+    last["each"] = json!("items");
+    let space = space(&[items, json!({"id": "wait", "op": "sleep", "params": {"seconds": 0.2}}), late, last]);
+    for _ in 0..2 {
+        run(&space, &["--workers", "2"], 0);
+        assert_eq!(result(&space, "late"), json!([{"x": 1}, {"x": 2}, {"x": 3}, {"x": 4}]));
+        assert_eq!(result(&space, "last"), json!([{"x": 1}, {"x": 2}, {"x": 3}, {"x": 4}]));
+    }
+}
+
+#[test]
+fn iterations_see_what_the_ones_before_wrote() {
+    let mut node = set("r", json!({"k": "{{ (vars.k | default(0)) + 1 }}"}), &[]);
+    node["salt"] = json!("{{ index }}");
+    node["repeat"] = json!({"until": "{{ result.k == 3 }}", "max": 5});
+    let space = space(&[node, get("after", &["k"], &["r"])]);
+    run(&space, &[], 0);
+    assert_eq!(result(&space, "after"), json!({"k": 3}));
+}
+
+#[test]
+fn of_a_race_only_the_winner_is_seen() {
+    let mut loser = set("b", json!({"x": 2, "z": 1}), &[]);
+    loser["params"]["fails"] = json!(99);
+    let members = [set("a", json!({"x": 1}), &[]), loser];
+    let all = json!({"id": "g", "op": "get", "needs": ["r"], "reads": "state"});
+    let space = space(&[members[0].clone(), members[1].clone(), json!({"id": "r", "race": ["a", "b"]}), all]);
+    run(&space, &[], 0);
+    assert_eq!(result(&space, "g"), json!({"x": 1}));
+}

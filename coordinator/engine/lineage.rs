@@ -81,8 +81,11 @@ impl Engine<'_> {
             let last = (!is_null).then_some((rank, node));
             lineage.add(&Lineage { recent: vec![(rank, node)], last });
         }
-        for item in if is_item { Vec::new() } else { self.all_units(node) } {
-            self.state.lineages.handed.remove(&item);
+        // Nobody looks at its items any more, unless others follow them.
+        if !is_item && !self.state.followers.contains_key(&node) {
+            for item in self.all_units(node) {
+                self.state.lineages.handed.remove(&item);
+            }
         }
         self.state.lineages.handed.insert(node, lineage);
     }

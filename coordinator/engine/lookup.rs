@@ -25,6 +25,8 @@ impl Engine<'_> {
             if self.state.stopping {
                 return Ok(());
             }
+            // Who comes after what was left out looks at what that hands on.
+            self.tell_left_out();
             let Some(node) = self.scheduler.next_fresh() else { return Ok(()) };
             match self.decide(node) {
                 Ok(Decision::LookUp) => {}
