@@ -70,6 +70,8 @@ pub(crate) struct Keys<'a> {
     versions: Vec<Vec<u8>>,
     /// Keys of nodes that have one.
     keys: Vec<Digest>,
+    /// What stands in the keys of items for what their nodes only need.
+    needs_of_items: HashMap<NodeId, Option<Digest>>,
     /// What the keys of unsettled nodes say of files.
     files: HashMap<NodeId, Vec<FileRead>>,
     /// The fields of the key that is being made.
@@ -108,6 +110,7 @@ impl<'a> Keys<'a> {
             memo,
             versions,
             keys: vec![Digest([0; 32]); plan.len()],
+            needs_of_items: HashMap::new(),
             files: HashMap::new(),
             scratch: Vec::new(),
             needs: Vec::new(),
@@ -260,7 +263,20 @@ impl<'a> Keys<'a> {
             self.needs.extend(followed.filter(|_| follows_only).map(|unit| self.keys[unit.index()]));
         }
         let order_only = nodes.needs(node).filter(|need| !read.contains(need));
-        self.needs.extend(order_only.map(|need| self.keys[need.index()]));
+        match nodes.item(node) {
+            // They are the same for all items, and may be many.
+            Some(item) => {
+                let (all, keys) = (&mut self.needs_of_items, &self.keys);
+                let digest = all.entry(item.of).or_insert_with(|| {
+                    let mut needs: Vec<Digest> = order_only.map(|need| keys[need.index()]).collect();
+                    needs.sort_unstable();
+                    (!needs.is_empty())
+                        .then(|| Digest::of(needs.iter().map(|key| key.0).collect::<Vec<_>>().as_flattened()))
+                });
+                self.needs.extend(*digest);
+            }
+            None => self.needs.extend(order_only.map(|need| self.keys[need.index()])),
+        }
         // By key, so that the order in which needs are written down does not matter.
         self.needs.sort_unstable();
         self.needs.iter().for_each(|need| each(Field::Need, &need.0));

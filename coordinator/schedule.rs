@@ -52,7 +52,9 @@ struct Runnable {
 impl Ord for Runnable {
     fn cmp(&self, other: &Runnable) -> Ordering {
         let (a, b) = (&self.urgency, &other.urgency);
-        a.priority.cmp(&b.priority).then(a.remaining.total_cmp(&b.remaining)).then(self.turn.cmp(&other.turn))
+        let by_urgency = a.priority.cmp(&b.priority).then(a.remaining.total_cmp(&b.remaining));
+        // Items of one node, which have its turn, go in their order.
+        by_urgency.then(self.turn.cmp(&other.turn)).then(other.node.cmp(&self.node))
     }
 }
 
@@ -187,6 +189,10 @@ pub(crate) struct Scheduler<'g> {
     fresh: Vec<NodeId>,
     runnable: BinaryHeap<Runnable>,
     turn: u32,
+    /// The turns of nodes that were added.
+    turns: Vec<u32>,
+    /// When nodes were opened that consist of items: all their items count as ready since then.
+    open_turns: HashMap<NodeId, u32>,
     taken: usize,
     wanted: usize,
     tries: HashMap<NodeId, Tries>,
@@ -215,6 +221,8 @@ impl<'g> Scheduler<'g> {
             fresh: Vec::new(),
             runnable: BinaryHeap::new(),
             turn: 0,
+            turns: Vec::new(),
+            open_turns: HashMap::new(),
             taken: 0,
             tries: HashMap::new(),
             counts: Counts::default(),
@@ -274,6 +282,7 @@ impl<'g> Scheduler<'g> {
         self.urgency.push(urgency);
         self.wanted += 1;
         self.waiting.push(0);
+        self.turns.push(self.open_turns.get(&model).copied().unwrap_or(self.turn));
         node
     }
 
@@ -312,6 +321,8 @@ impl<'g> Scheduler<'g> {
     pub fn open(&mut self, node: NodeId) {
         assert_eq!(self.state(node), State::Ready, "BUG: node {} is opened but was not ready", node.0);
         self.state[node.index()] = State::Open;
+        self.turn += 1;
+        self.open_turns.insert(node, self.turn);
         let users: Vec<NodeId> =
             self.graph_users(node).iter().chain(self.late_users(node)).copied().collect();
         for user in users {
@@ -390,8 +401,14 @@ impl<'g> Scheduler<'g> {
 
     /// The node has no stored result.
     pub fn must_run(&mut self, node: NodeId) {
-        self.turn += 1;
-        self.runnable.push(Runnable { urgency: self.urgency[node.index()], turn: self.turn, node });
+        let turn = match node.index().checked_sub(self.graph.len()) {
+            Some(late) => self.turns[late],
+            None => {
+                self.turn += 1;
+                self.turn
+            }
+        };
+        self.runnable.push(Runnable { urgency: self.urgency[node.index()], turn, node });
     }
 
     /// The most urgent runnable node.

@@ -245,11 +245,8 @@ impl Engine<'_> {
             {
                 made.push(self.add_item(node, index));
             }
-            // The last one that is looked up is the first to run, but the first to come is the first at a gate.
-            if self.state.gates.hold_up(node) {
-                made.reverse();
-            }
-            for item in made {
+            // The last one to enter is the first to be looked up.
+            for item in made.into_iter().rev() {
                 self.begin_item(node, item);
             }
             self.try_close(node);

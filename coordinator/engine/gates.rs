@@ -49,11 +49,6 @@ impl Gates {
             }
         }
     }
-
-    /// Whether a node, or its items, may have to wait at one.
-    pub fn hold_up(&self, node: NodeId) -> bool {
-        self.of.contains_key(&node)
-    }
 }
 
 impl Gate {
