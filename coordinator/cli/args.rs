@@ -12,7 +12,7 @@ use crate::run::MaxFailures;
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0         every node is done: it ran, or its result was in the store
+  0         every node is done: it ran, its result was in the store, or it need not run
   1         some nodes failed, timed out or are blocked
   2         the command line or the manifest is wrong; nothing ran
   3         an artifact is missing, malformed or changed

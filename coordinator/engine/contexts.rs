@@ -225,6 +225,7 @@ impl Engine<'_> {
         if !self.contexts.are_used() {
             return Ok(self.nodes.plan.vars.get(name).map(|json| json.clone().into_bytes()));
         }
+        self.is_certain(node)?;
         let context = self.context(node)?;
         Ok(self.contexts.get(context, name)?)
     }
@@ -235,8 +236,22 @@ impl Engine<'_> {
             let vars = &self.nodes.plan.vars;
             return Ok(vars.iter().map(|(name, json)| (name.clone(), json.clone().into_bytes())).collect());
         }
+        self.is_certain(node)?;
         let context = self.context(node)?;
         Ok(self.contexts.all(context)?)
+    }
+
+    /// In a run that runs nothing it may be that nobody knows what is set.
+    fn is_certain(&self, node: NodeId) -> Result<(), Unknown> {
+        match self.doubt(node) {
+            None => Ok(()),
+            Some(before) => {
+                let before = self.nodes.name(before);
+                Err(Unknown::Wrong(format!(
+                    "it reads variables, and {before}, which may set them, would run first"
+                )))
+            }
+        }
     }
 
     /// What the key of a node says of the state that it reads.
@@ -245,6 +260,7 @@ impl Engine<'_> {
         match reads {
             Reads::Nothing => Ok(Vec::new()),
             Reads::All => {
+                self.is_certain(node)?;
                 let context = self.context(node)?;
                 let digest = self.contexts.state.digest(context).map_err(|error| error.to_string())?;
                 Ok(vec![StateRead { name: None, digest: Some(digest) }])

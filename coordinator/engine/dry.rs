@@ -1,6 +1,7 @@
 //! A run without running: every node is looked up, and what has no stored result is only noted. What depends on a
 //! result that is not there yet counts as to be run.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use forkyard_shared::ids::NodeId;
@@ -19,6 +20,8 @@ pub(crate) struct Foreseen {
     pub runs: Vec<NodeId>,
     /// Nodes whose result is stored, and how long it took to compute.
     pub stored: Vec<(NodeId, Duration)>,
+    /// Nodes after which nobody knows what is set.
+    uncertain: HashSet<NodeId>,
     /// What is found out about one node.
     pub watched: Watched,
 }
@@ -77,15 +80,23 @@ impl Engine<'_> {
 
     /// The node would run, and succeed.
     fn would_run(&mut self, node: NodeId) {
+        let writes = self.ops.get(self.nodes.op(node)).signature().state
+            || self.nodes.flow(node).is_some_and(|flow| !flow.publish.is_empty());
+        if writes {
+            self.be_uncertain(node);
+            self.be_uncertain(self.nodes.declared(node));
+        }
         if let Some(foreseen) = &mut self.state.foreseen {
             foreseen.runs.push(node);
         }
+        self.pass_on_doubt(node);
         self.scheduler.done(node, Outcome::Ran);
         self.item_settled(node, Outcome::Ran, None);
     }
 
     /// Some of the node's items would run, so that its own result is not known.
     pub(super) fn would_run_as_list(&mut self, node: NodeId) {
+        self.pass_on_doubt(node);
         self.scheduler.done(node, Outcome::Ran);
         self.item_settled(node, Outcome::Ran, None);
     }
@@ -94,6 +105,27 @@ impl Engine<'_> {
         if let Some(foreseen) = &mut self.state.foreseen {
             foreseen.stored.push((node, Duration::from_micros(record.duration_us)));
         }
+    }
+
+    fn be_uncertain(&mut self, node: NodeId) {
+        if let Some(foreseen) = &mut self.state.foreseen {
+            foreseen.uncertain.insert(node);
+        }
+    }
+
+    /// A node is settled: what is uncertain before it is so after it.
+    pub(super) fn pass_on_doubt(&mut self, node: NodeId) {
+        if self.is_dry() && self.doubt(node).is_some() {
+            self.be_uncertain(node);
+        }
+    }
+
+    /// The node before this one that leaves it uncertain what is set.
+    pub(super) fn doubt(&self, node: NodeId) -> Option<NodeId> {
+        let uncertain = &self.state.foreseen.as_ref()?.uncertain;
+        let of = self.nodes.item(node).map(|item| self.starts_from(item.of)).unwrap_or_default();
+        let mut before = self.starts_from(node).into_iter().chain(of);
+        before.find(|before| uncertain.contains(before))
     }
 
     fn is_watched(&self, node: NodeId) -> bool {

@@ -225,6 +225,7 @@ impl Engine<'_> {
     /// What follows when a node is settled, for those that it is a part of.
     pub(super) fn after(&mut self, node: NodeId, outcome: Outcome, error: Option<&str>) {
         self.state.resolved.remove(&node);
+        self.pass_on_doubt(node);
         if !outcome.is_done() {
             // What its ancestors wrote is there for those that accept that it did not succeed.
             self.hand_on(node, &Writes::new()).ok();
