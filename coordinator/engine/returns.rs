@@ -148,11 +148,11 @@ impl Engine<'_> {
         value: Option<(Digest, u64)>,
     ) {
         match self.follow_up(node, extra) {
-            Ok(writes) => return self.settle_done(node, outcome, &writes, None, value, None),
+            Ok(writes) => self.settle_done(node, outcome, &writes, None, value, None),
             // What it depends on is not there yet.
             Err(_) if self.is_dry() => {
                 self.scheduler.done(node, outcome);
-                return self.after(node, outcome, None);
+                self.after(node, outcome, None);
             }
             Err(Unknown::Gone(producer)) if self.scheduler.state(node) == State::Ready => {
                 if producer == node {
@@ -160,10 +160,11 @@ impl Engine<'_> {
                     if let Some(held) = self.state.results.remove(&node) {
                         self.dir.quarantine(self.layout, held.id.digest).ok();
                     }
-                    return self.must_run(node);
+                    self.must_run(node);
+                } else {
+                    self.scheduler.hold(node);
+                    self.compute_anew(producer, node);
                 }
-                self.scheduler.hold(node);
-                return self.compute_anew(producer, node);
             }
             Err(unknown) => {
                 let why = match unknown {
