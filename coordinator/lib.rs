@@ -20,11 +20,13 @@
 
 mod analysis;
 mod artifacts;
+mod attempts;
 #[doc(hidden)]
 pub mod bench;
 mod cli;
 mod context_file;
 mod cost;
+mod counts;
 mod dry_run;
 mod engine;
 mod export;

@@ -7,12 +7,11 @@
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap};
-use std::time::Duration;
 
 use forkyard_shared::ids::NodeId;
 
+use crate::counts::Counts;
 use crate::graph::Graph;
-use crate::plan::Retry;
 use crate::store::Outcome;
 
 /// Where a node is on its way.
@@ -72,26 +71,6 @@ impl PartialEq for Runnable {
 
 impl Eq for Runnable {}
 
-/// How an attempt went wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Trouble {
-    /// The op returned an error.
-    Error,
-    /// The worker was killed because the task took too long.
-    Timeout,
-    /// The worker died.
-    Crash,
-}
-
-/// What follows from it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// Try again after this long.
-    Again(Duration),
-    /// Give up.
-    Fail,
-}
-
 /// What a node says about the nodes that it needs, where it says more than that they must succeed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Terms {
@@ -121,53 +100,6 @@ mod mark {
     pub const OUTLIVES: u8 = 64;
 }
 
-#[derive(Clone, Copy, Default)]
-struct Tries {
-    errors: u32,
-    timeouts: u32,
-    crashes: u32,
-}
-
-/// Outcomes by number.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    pub ran: usize,
-    pub cached: usize,
-    pub failed: usize,
-    pub timed_out: usize,
-    pub blocked: usize,
-    pub cancelled: usize,
-    pub skipped: usize,
-    /// How many of those that did not succeed need not have.
-    pub excused: usize,
-    /// How many of those failed by themselves.
-    pub excused_failures: usize,
-}
-
-impl Counts {
-    fn of(&mut self, outcome: Outcome) -> &mut usize {
-        match outcome {
-            Outcome::Ran => &mut self.ran,
-            Outcome::Cached => &mut self.cached,
-            Outcome::Failed => &mut self.failed,
-            Outcome::TimedOut => &mut self.timed_out,
-            Outcome::Blocked => &mut self.blocked,
-            Outcome::Cancelled => &mut self.cancelled,
-            Outcome::Skipped => &mut self.skipped,
-        }
-    }
-
-    /// Nodes that are settled.
-    pub fn settled(&self) -> usize {
-        self.ran + self.cached + self.failed + self.timed_out + self.blocked + self.cancelled + self.skipped
-    }
-
-    /// Nodes that failed by themselves, and that somebody wanted to succeed.
-    pub fn failures(&self) -> usize {
-        self.failed + self.timed_out - self.excused_failures
-    }
-}
-
 /// The state of a run.
 pub(crate) struct Scheduler<'g> {
     graph: &'g Graph,
@@ -195,7 +127,6 @@ pub(crate) struct Scheduler<'g> {
     open_turns: HashMap<NodeId, u32>,
     taken: usize,
     wanted: usize,
-    tries: HashMap<NodeId, Tries>,
     counts: Counts,
 }
 
@@ -224,7 +155,6 @@ impl<'g> Scheduler<'g> {
             turns: Vec::new(),
             open_turns: HashMap::new(),
             taken: 0,
-            tries: HashMap::new(),
             counts: Counts::default(),
         };
         // Reversed, because the last one in comes out first.
@@ -626,47 +556,6 @@ impl<'g> Scheduler<'g> {
         rest
     }
 
-    /// An attempt went wrong: whether there is another.
-    pub fn judge(&mut self, node: NodeId, trouble: Trouble, retry: &Retry, max_crashes: u32) -> Verdict {
-        let tries = self.tries.entry(node).or_default();
-        let again = match trouble {
-            Trouble::Crash => {
-                tries.crashes += 1;
-                return if tries.crashes < max_crashes {
-                    Verdict::Again(Duration::ZERO)
-                } else {
-                    Verdict::Fail
-                };
-            }
-            Trouble::Error => {
-                tries.errors += 1;
-                retry.on_error
-            }
-            Trouble::Timeout => {
-                tries.timeouts += 1;
-                retry.on_timeout
-            }
-        };
-        let failed = tries.errors + tries.timeouts;
-        if !again || failed >= retry.attempts {
-            return Verdict::Fail;
-        }
-        // Doubled each time, up to a minute or what the user asked for.
-        let longest = retry.backoff.max(Duration::from_secs(60));
-        let wait = (retry.backoff * 2u32.saturating_pow(failed - 1)).min(longest);
-        Verdict::Again(wait.mul_f64(1.0 + retry.jitter * chance(node, failed)))
-    }
-
-    /// The number of the attempt that runs or comes next, from 1.
-    pub fn attempt(&self, node: NodeId) -> u32 {
-        self.tries.get(&node).map_or(1, |tries| 1 + tries.errors + tries.timeouts + tries.crashes)
-    }
-
-    /// How often the node has killed its worker.
-    pub fn crashes(&self, node: NodeId) -> u32 {
-        self.tries.get(&node).map_or(0, |tries| tries.crashes)
-    }
-
     /// Takes out of the queues what is not ready any more.
     fn clear_queues(&mut self) {
         let state = &self.state;
@@ -715,14 +604,4 @@ impl<'g> Scheduler<'g> {
             self.counts.excused_failures += usize::from(failed);
         }
     }
-}
-
-/// A number from 0 up to 1 that differs from node to node and from attempt to attempt: those that failed together
-/// do not come back together. (The finisher of MurmurHash3 mixes well enough for that.)
-fn chance(node: NodeId, attempt: u32) -> f64 {
-    let mut mixed = u64::from(node.0) << 32 | u64::from(attempt);
-    for factor in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
-        mixed = (mixed ^ mixed >> 33).wrapping_mul(factor);
-    }
-    (mixed >> 11) as f64 / (1u64 << 53) as f64
 }

@@ -1,14 +1,13 @@
 //! The scheduler without processes: its order, what follows from each event, and random runs to the end.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use forkyard_shared::ids::NodeId;
 use proptest::prelude::*;
 
+use crate::counts::Counts;
 use crate::graph::{Graph, GraphBuilder};
-use crate::plan::Retry;
-use crate::schedule::{Counts, Scheduler, State, Trouble, Urgency, Verdict};
+use crate::schedule::{Scheduler, State, Urgency};
 use crate::store::Outcome;
 
 const ALIKE: Urgency = Urgency { priority: 0, remaining: 0.0 };
@@ -232,51 +231,6 @@ fn what_is_cancelled_does_not_come_again() {
     assert_eq!(numbers(scheduler.cancel_rest()), [1, 2, 3]);
     assert!(scheduler.is_drained() && scheduler.take().is_none());
     assert_eq!(scheduler.counts(), Counts { ran: 1, cancelled: 3, ..Counts::default() });
-}
-
-#[test]
-fn attempts_and_backoff() {
-    let graph = graph(&[&[]]);
-    let mut scheduler = scheduler(&graph, |_| ALIKE);
-    let (node, ms) = (NodeId(0), Duration::from_millis);
-    let retry = Retry { attempts: 4, backoff: ms(100), jitter: 0.0, on_error: true, on_timeout: true };
-    let mut judge = |trouble| scheduler.judge(node, trouble, &retry, 3);
-    assert_eq!(judge(Trouble::Error), Verdict::Again(ms(100)));
-    assert_eq!(judge(Trouble::Timeout), Verdict::Again(ms(200)));
-    // A crash costs no attempt, and there is nothing to wait for.
-    assert_eq!(judge(Trouble::Crash), Verdict::Again(Duration::ZERO));
-    assert_eq!(judge(Trouble::Error), Verdict::Again(ms(400)));
-    assert_eq!(judge(Trouble::Error), Verdict::Fail);
-}
-
-#[test]
-fn backoff_has_an_end() {
-    let graph = graph(&[&[]]);
-    let mut scheduler = scheduler(&graph, |_| ALIKE);
-    let mut last = |backoff: Duration| {
-        let retry = Retry { attempts: 1000, backoff, jitter: 0.0, on_error: true, on_timeout: true };
-        let judged = (0..40).map(|_| scheduler.judge(NodeId(0), Trouble::Error, &retry, 3));
-        judged.last().expect("forty of them")
-    };
-    assert_eq!(last(Duration::from_secs(1)), Verdict::Again(Duration::from_secs(60)));
-    assert_eq!(
-        last(Duration::from_secs(3600)),
-        Verdict::Again(Duration::from_secs(3600)),
-        "as the user asked"
-    );
-}
-
-#[test]
-fn crashes_are_counted_on_their_own_and_only_named_troubles_are_retried() {
-    let graph = graph(&[&[], &[]]);
-    let mut scheduler = scheduler(&graph, |_| ALIKE);
-    let once = Retry::default();
-    let judged = [(); 3].map(|()| scheduler.judge(NodeId(0), Trouble::Crash, &once, 3));
-    assert_eq!(judged, [Verdict::Again(Duration::ZERO), Verdict::Again(Duration::ZERO), Verdict::Fail]);
-    let on_timeout = Retry { attempts: 9, on_error: false, ..Retry::default() };
-    assert_eq!(scheduler.judge(NodeId(1), Trouble::Timeout, &on_timeout, 3), Verdict::Again(Duration::ZERO));
-    assert_eq!(scheduler.judge(NodeId(1), Trouble::Error, &on_timeout, 3), Verdict::Fail);
-    assert_eq!(scheduler.attempt(NodeId(1)), 3);
 }
 
 /// Whatever happens: the counts add up, and no node goes before what it needs. (What is `revived` was done

@@ -18,6 +18,7 @@ use super::gates::Gates;
 use super::lineage::Lineages;
 use super::results::Held;
 use crate::artifacts::OpenArtifact;
+use crate::attempts::Attempts;
 use crate::cost::Costs;
 use crate::key::{Keys, ResultId};
 use crate::nodes::Nodes;
@@ -87,6 +88,7 @@ pub(crate) struct Progressing {
     pub(super) races: HashMap<NodeId, Vec<NodeId>>,
     /// Races that have a member at the goal, and that member.
     pub(super) decidable: Vec<(NodeId, NodeId)>,
+    pub(super) attempts: Attempts,
     /// Why members of races failed.
     pub(super) errors: HashMap<NodeId, String>,
     pub(super) gates: Gates,
@@ -171,6 +173,7 @@ impl Progressing {
             member_keys: HashMap::new(),
             races: HashMap::new(),
             decidable: Vec::new(),
+            attempts: Attempts::default(),
             errors: HashMap::new(),
             gates: Gates::default(),
             lineages: Lineages::default(),
@@ -293,8 +296,8 @@ impl Engine<'_> {
         let (ran, log) = ran.unzip();
         let ran = ran.filter(|ran| ran.started_ns != 0);
         let attempt = match outcome {
-            Outcome::Ran => self.scheduler.attempt(node),
-            Outcome::Failed | Outcome::TimedOut => self.scheduler.attempt(node) - 1,
+            Outcome::Ran => self.state.attempts.number(node),
+            Outcome::Failed | Outcome::TimedOut => self.state.attempts.number(node) - 1,
             Outcome::Cached | Outcome::Skipped | Outcome::Blocked | Outcome::Cancelled => 0,
         };
         // A node that is done and has an error has a result that is not kept.

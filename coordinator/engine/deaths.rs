@@ -9,11 +9,12 @@ use forkyard_shared::sys::now_ns;
 use nix::sys::signal::Signal;
 
 use super::core::Engine;
+use crate::attempts::Trouble;
 use crate::places::{self, Life, Place};
 use crate::pool::Event;
 use crate::report::Ran;
 use crate::run::{Ending, RunError};
-use crate::schedule::{State, Trouble};
+use crate::schedule::State;
 
 /// So many workers may die one after the other in one place without finishing anything.
 const BARREN_MAX: u32 = 10;
@@ -94,7 +95,7 @@ impl Engine<'_> {
             // Killed by us, because the user interrupted or because its neighbour was late.
             Some(_) => self.give_back(node),
             None => {
-                let times = self.scheduler.crashes(node) + 1;
+                let times = self.state.attempts.crashes(node) + 1;
                 let message = match times {
                     1 => format!("its worker {end}"),
                     _ => format!("its worker {end}; it has killed {times} workers"),

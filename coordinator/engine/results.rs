@@ -193,7 +193,7 @@ impl Engine<'_> {
             reads,
             node,
             op: self.nodes.op(node),
-            attempt: self.scheduler.attempt(node),
+            attempt: self.state.attempts.number(node),
             params,
             artifacts,
             artifact_results,

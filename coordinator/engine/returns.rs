@@ -13,12 +13,13 @@ use forkyard_shared::value::{Body, Value};
 use super::core::{Engine, NOT_RUN};
 use super::evaluate::Unknown;
 use super::results::At;
+use crate::attempts::{Trouble, Verdict};
 use crate::key::ResultId;
 use crate::manifest::OnFailure;
 use crate::plan::{Arg, Retry};
 use crate::report::Ran;
 use crate::run::{Ending, RunError};
-use crate::schedule::{State, Trouble, Verdict};
+use crate::schedule::State;
 use crate::store::{Extra, NewResult, NewValue, Outcome};
 use crate::timers::Timer;
 
@@ -322,7 +323,7 @@ impl Engine<'_> {
         log: Vec<u8>,
     ) {
         let retry = self.nodes.detail(node).map_or_else(Retry::default, |detail| detail.retry.clone());
-        match self.scheduler.judge(node, trouble, &retry, self.nodes.plan.settings.max_crashes) {
+        match self.state.attempts.judge(node, trouble, &retry, self.nodes.plan.settings.max_crashes) {
             // Interrupted: there is no time for another attempt, nor has the node failed.
             Verdict::Again(_) if self.state.stopping || self.scheduler.is_draining(node) => {
                 self.give_back(node);
