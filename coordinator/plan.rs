@@ -14,7 +14,6 @@ use crate::expr::{Expression, Template, Uses};
 use crate::graph::Graph;
 use crate::manifest::{ArtifactEntry, Settings};
 use crate::names::Names;
-use crate::schedule::Terms;
 
 /// A manifest, ready to run.
 pub(crate) struct Plan {
@@ -86,6 +85,17 @@ pub(crate) struct Flow {
     pub publish: Vec<(String, Template)>,
     /// Its place in the plan's groups.
     pub group: Option<usize>,
+}
+
+/// What a node says about the nodes that it needs, where it says more than that they must succeed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Terms {
+    /// It runs however they end.
+    pub after_any: bool,
+    /// It runs however these end.
+    pub accepts: Vec<NodeId>,
+    /// Its items start when those of this node are done.
+    pub each: Option<NodeId>,
 }
 
 /// A node that is run once for each of many items.

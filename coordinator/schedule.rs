@@ -12,6 +12,7 @@ use forkyard_shared::ids::NodeId;
 
 use crate::counts::Counts;
 use crate::graph::Graph;
+use crate::plan::Terms;
 use crate::store::Outcome;
 
 /// Where a node is on its way.
@@ -71,17 +72,6 @@ impl PartialEq for Runnable {
 
 impl Eq for Runnable {}
 
-/// What a node says about the nodes that it needs, where it says more than that they must succeed.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Terms {
-    /// It runs however they end.
-    pub after_any: bool,
-    /// It runs however these end.
-    pub accepts: Vec<NodeId>,
-    /// Its items start when those of this node are done.
-    pub each: Option<NodeId>,
-}
-
 /// What happened to a node's needs, and to itself.
 mod mark {
     /// One of its needs was skipped.
@@ -90,7 +80,7 @@ mod mark {
     pub const NOT_CHOSEN: u8 = 2;
     /// The node whose items it follows is open.
     pub const EACH_OPEN: u8 = 4;
-    /// It has [`super::Terms`].
+    /// It has [`crate::plan::Terms`].
     pub const TERMS: u8 = 8;
     /// Its failure harms nobody.
     pub const EXCUSED: u8 = 16;
