@@ -11,11 +11,11 @@ use minijinja::value::ValueKind;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 
 use super::items::Items;
-use super::join::join;
+
 use super::range::Range;
 use super::scan::{Piece, name_ids, pieces};
 use super::scope::Scope;
-use super::{FUEL, LIMIT_BYTES};
+use super::{FUEL, LIMIT_BYTES, filters};
 
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut environment = Environment::new();
@@ -23,7 +23,7 @@ static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     environment.set_fuel(Some(FUEL));
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.add_function("range", Range::call);
-    environment.add_filter("join", join);
+    filters::add_to(&mut environment);
     environment.remove_global("debug");
     environment
 });

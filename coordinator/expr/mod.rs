@@ -3,8 +3,8 @@
 //! is handed to them as a [`Scope`].
 
 mod expression;
+mod filters;
 mod items;
-mod join;
 mod range;
 mod scan;
 mod scope;
