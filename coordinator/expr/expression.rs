@@ -11,7 +11,6 @@ use minijinja::value::ValueKind;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 
 use super::items::Items;
-
 use super::range::Range;
 use super::scan::{Piece, name_ids, pieces};
 use super::scope::Scope;
