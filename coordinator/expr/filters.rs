@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use minijinja::value::{Kwargs, StringInput};
+use minijinja::value::{Kwargs, Rest, StringInput, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, Value, filters};
 
 use super::LIMIT_BYTES;
@@ -16,6 +16,7 @@ pub(super) fn add_to(environment: &mut Environment) {
     environment.add_filter("join", join);
     environment.add_filter("replace", replace);
     environment.add_filter("indent", indent);
+    environment.add_filter("format", format_text);
     environment.add_filter("batch", batch);
     environment.add_filter("slice", slice);
 }
@@ -60,6 +61,18 @@ fn indent(
     let lines = text.as_str().split('\n').count();
     bounded("makes", lines.saturating_mul(spaces).saturating_add(text.as_str().len()))?;
     filters::indent(text, width, first, blank, named)
+}
+
+/// A text with values in its places, as `printf` has them.
+fn format_text(state: &mut State, text: &Value, values: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    let template = text.as_str().unwrap_or_default();
+    let widths = template.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
+    let widths = widths.map(|digits| digits.parse().unwrap_or(usize::MAX));
+    let lengths = values.iter().map(|value| value.to_string().len());
+    let widest = widths.chain(lengths).max().unwrap_or(0);
+    let places = template.matches('%').count();
+    bounded("makes", places.saturating_mul(widest).saturating_add(template.len()))?;
+    filters::format(state, text, values)
 }
 
 /// A list in parts of `count`; the last is filled up.
@@ -123,6 +136,16 @@ mod tests {
         assert_eq!(value("'a\nb' | indent(width=2)").unwrap(), "a\n  b");
         assert!(value("'a\nb' | indent(width=9000000000)").unwrap_err().contains("more than 8"));
         assert!(value("'a\nb' | indent(9000000000)").unwrap_err().contains("more than 8"));
+    }
+
+    #[test]
+    fn formatted_texts_are_of_a_limited_length() {
+        assert_eq!(value("'%03d of %s' | format(7, 'ten')").unwrap(), "007 of ten");
+        assert_eq!(value("'%d' | format(123456789012)").unwrap(), "123456789012");
+        assert_eq!(value("'%(a)s' | format(a='b')").unwrap(), "b");
+        for long in ["'%9000000000d' | format(7)", "'%(a)s%(a)s' | format(a=long)"] {
+            assert!(value(long).unwrap_err().contains("more than 8"), "{long}");
+        }
     }
 
     #[test]
