@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use minijinja::value::{Kwargs, Rest, StringInput, ValueOrKwargs};
+use minijinja::value::{Kwargs, Rest, StringInput, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, Value, filters};
 
 use super::LIMIT_BYTES;
@@ -68,10 +68,13 @@ fn format_text(state: &mut State, text: &Value, values: Rest<ValueOrKwargs>) -> 
     let template = text.as_str().unwrap_or_default();
     let widths = template.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
     let widths = widths.map(|digits| digits.parse().unwrap_or(usize::MAX));
-    let lengths = values.iter().map(|value| value.to_string().len());
-    let widest = widths.chain(lengths).max().unwrap_or(0);
     let places = template.matches('%').count();
-    bounded("makes", places.saturating_mul(widest).saturating_add(template.len()))?;
+    let lengths = values.iter().map(|value| {
+        // Only a value that has a name can be in several places.
+        let times = if value.kind() == ValueKind::Map { places } else { 1 };
+        value.to_string().len().saturating_mul(times)
+    });
+    bounded("makes", widths.chain(lengths).fold(template.len(), usize::saturating_add))?;
     filters::format(state, text, values)
 }
 
