@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput};
 use forkyard_shared::codec::{self, Frame};
 use forkyard_shared::ids::{NodeId, OpId};
-use forkyard_shared::protocol::{Task, ToWorker};
+use forkyard_shared::protocol::{Task, Batch};
 use forkyard_shared::sys;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
@@ -38,7 +38,7 @@ fn main() -> io::Result<()> {
     group.bench_function("batch", |b| {
         b.iter(|| {
             let back = echo.round_trip(Frame(codec::encode(&batch)));
-            codec::decode::<ToWorker>(&back.0).expect("the batch comes back as it went")
+            codec::decode::<Batch>(&back.0).expect("the batch comes back as it went")
         });
     });
     group.finish();
@@ -47,19 +47,20 @@ fn main() -> io::Result<()> {
 }
 
 /// What a worker gets when there are only no-ops to run.
-fn batch() -> ToWorker {
+fn batch() -> Batch {
     let task = |node| Task {
         context: 0,
         reads: Default::default(),
         artifact_results: Vec::new(),
         plain: false,
+        alone: false,
         node: NodeId(node),
         op: OpId(0),
         attempt: 1,
         params: Vec::new(),
         artifacts: Vec::new(),
     };
-    ToWorker { number: 1, slot: 0, tasks: (0..TASKS).map(task).collect() }
+    Batch { number: 1, slot: 0, tasks: (0..TASKS).map(task).collect() }
 }
 
 /// A process that sends every packet back, and our end of the socket to it.

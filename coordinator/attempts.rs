@@ -33,7 +33,12 @@ struct Tries {
     errors: u32,
     timeouts: u32,
     crashes: u32,
+    /// How often it asked to be run later.
+    waits: u32,
 }
+
+/// A node may ask so often to be run later.
+pub(crate) const LATER_MAX: u32 = 100;
 
 /// What has gone wrong so far; most nodes are not in here.
 #[derive(Default)]
@@ -73,9 +78,16 @@ impl Attempts {
         Verdict::Again(wait.mul_f64(1.0 + retry.jitter * chance(node, failed)))
     }
 
+    /// The node asks to be run later, which is no failure: whether it may.
+    pub fn may_wait(&mut self, node: NodeId) -> bool {
+        let tries = self.tries.entry(node).or_default();
+        tries.waits += 1;
+        tries.waits <= LATER_MAX
+    }
+
     /// The number of the attempt that runs or comes next, from 1.
     pub fn number(&self, node: NodeId) -> u32 {
-        self.tries.get(&node).map_or(1, |tries| 1 + tries.errors + tries.timeouts + tries.crashes)
+        self.tries.get(&node).map_or(1, |tries| 1 + tries.errors + tries.timeouts + tries.crashes + tries.waits)
     }
 
     /// How often the node has killed its worker.

@@ -102,7 +102,8 @@ impl DryRun {
         let layout = dir.layout().unwrap_or_default();
         let reader = Reader::look(&dir, 0).unwrap_or_else(|_| Reader::of_nothing(&dir, layout));
         let before = latest_summary(&dir.path).unwrap_or_default();
-        let costs = || Costs::new(ops.ids().count(), |op| before.op_seconds.get(ops.name(op)).copied());
+        let calls = plan.calls();
+        let costs = || Costs::new(ops.names(), &calls, |name| before.op_seconds.get(name).copied());
         let urgencies = urgencies(plan, &costs());
         let mut scheduler = Scheduler::new(&plan.graph, urgencies, &wanted).with_terms(plan.terms());
         plan.races().flat_map(|(_, members)| members).for_each(|member| scheduler.excuse(*member));
@@ -172,10 +173,10 @@ impl DryRun {
     /// How long a node would take, and whether anybody knows: its estimate, else the mean of its op in earlier runs,
     /// else a guess.
     pub fn expected(&self, node: NodeId) -> (Duration, bool) {
-        let op = self.nodes.op(node);
+        let kind = self.costs.kind_of(&self.nodes, node);
         match self.nodes.detail(node).and_then(|detail| detail.estimate) {
             Some(estimate) => (estimate, true),
-            None => (Duration::from_secs_f64(self.costs.expected(op)), self.costs.known(op).is_some()),
+            None => (Duration::from_secs_f64(self.costs.expected(kind)), self.costs.known(kind).is_some()),
         }
     }
 

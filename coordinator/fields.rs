@@ -54,6 +54,10 @@ pub(crate) enum What {
     Need,
     /// A variable that it reads, or all of them.
     State,
+    /// A variable of the environment that is secret: its name.
+    Secret,
+    /// A variable of Python's environment.
+    Environment,
 }
 
 impl What {
@@ -73,6 +77,8 @@ impl What {
             What::Salt => "salt",
             What::Need => "need",
             What::State => "variable",
+            What::Secret => "secret",
+            What::Environment => "environment",
         }
     }
 }
@@ -140,6 +146,12 @@ fn named(keys: &Keys, nodes: &Nodes, node: NodeId, said: Said, raw: &[(Field, Ve
             Field::Dir => put(What::Dir, "", (None, text())),
             Field::FileDigest => put(What::File, &name, (first(bytes), hex(bytes))),
             Field::Salt => put(What::Salt, "", cut(text())),
+            Field::Secret => put(What::Secret, &text(), (None, "its value is not in the key".into())),
+            Field::Environment => {
+                let text = text();
+                let (name, value) = text.split_once('=').unwrap_or((&text, ""));
+                put(What::Environment, name, cut(value.into()));
+            }
             Field::Need => needs.push(bytes),
         }
     }

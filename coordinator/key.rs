@@ -18,7 +18,7 @@ use forkyard_worker::Ops;
 use crate::engine::StateRead;
 use crate::nodes::Nodes;
 use crate::plan::{Arg, Detail, Over, Plan};
-use crate::store::DigestMemo;
+use crate::store::{DigestMemo, Stamp};
 
 /// Changes when the meaning of the walk changes: then every key is new.
 const KEY_VERSION: u8 = 1;
@@ -52,6 +52,10 @@ pub(crate) enum Field {
     StateValue = 16,
     /// The digest of all of the state.
     State = 17,
+    /// The name of an environment variable whose value is nobody's business.
+    Secret = 18,
+    /// A variable of Python's environment, and its value.
+    Environment = 19,
 }
 
 /// A finished node's result, as far as keys care.
@@ -74,6 +78,8 @@ pub(crate) struct Keys<'a> {
     needs_of_items: HashMap<NodeId, Option<Digest>>,
     /// What the keys of unsettled nodes say of files.
     files: HashMap<NodeId, Vec<FileRead>>,
+    /// Files of Python code, each read once: a process that has imported one does not read it again either.
+    code: HashMap<PathBuf, Code>,
     /// The fields of the key that is being made.
     scratch: Vec<u8>,
     needs: Vec<Digest>,
@@ -112,6 +118,7 @@ impl<'a> Keys<'a> {
             keys: vec![Digest([0; 32]); plan.len()],
             needs_of_items: HashMap::new(),
             files: HashMap::new(),
+            code: HashMap::new(),
             scratch: Vec::new(),
             needs: Vec::new(),
         })
@@ -240,6 +247,18 @@ impl<'a> Keys<'a> {
                     self.files.insert(node, files);
                 }
             }
+            if let Some(call) = &detail.call {
+                for file in &call.files {
+                    each(Field::FileName, file.label.as_bytes());
+                    each(Field::FileDigest, &self.code_digest(&file.path)?.0);
+                }
+                for (name, value) in plan.python.iter().flat_map(|python| &python.env) {
+                    each(Field::Environment, format!("{name}={value}").as_bytes());
+                }
+            }
+            if signature.runs_command() || signature.calls_python() {
+                plan.secrets.iter().for_each(|name| each(Field::Secret, name.as_bytes()));
+            }
             for read in said.state {
                 let digest = read.digest.as_ref().map_or(&[][..], |digest| &digest.0);
                 match &read.name {
@@ -291,8 +310,34 @@ impl<'a> Keys<'a> {
         detail.flow.is_none() && detail.is_known() && nodes.results_of(node).next().is_none() && !command()
     }
 
-    /// A file that the node's key covers and that is not any more what it was when the key was made.
-    pub fn changed_file(&mut self, node: NodeId) -> Option<PathBuf> {
+    fn code_digest(&mut self, path: &Path) -> Result<Digest, String> {
+        if let Some(code) = self.code.get(path) {
+            return Ok(code.digest);
+        }
+        let read = digest_of(path, &mut self.memo).and_then(|digest| {
+            Ok(Code { digest, stamp: Stamp::of(&std::fs::metadata(path)?), is_changed: false })
+        });
+        let code = read.map_err(|error| format!("read {}: {error}", path.display()))?;
+        Ok(self.code.entry(path.into()).or_insert(code).digest)
+    }
+
+    /// Looks whether code was changed since its digest was made.
+    pub fn look_at_code(&mut self) {
+        for (path, code) in &mut self.code {
+            let same = std::fs::metadata(path).is_ok_and(|metadata| Stamp::of(&metadata) == code.stamp);
+            code.is_changed = !same && digest_of(path, &mut self.memo).ok() != Some(code.digest);
+        }
+    }
+
+    /// A file that the node's key covers and that is not any more what it was when the key was made; of code, as it was
+    /// when somebody looked.
+    pub fn changed_file(&mut self, nodes: &Nodes, node: NodeId) -> Option<PathBuf> {
+        let call = nodes.detail(node).and_then(|detail| detail.call.as_ref());
+        let is_changed = |path: &PathBuf| self.code.get(path).is_some_and(|code| code.is_changed);
+        let mut of_code = call.into_iter().flat_map(|call| &call.files).map(|file| &file.path);
+        if let Some(changed) = of_code.find(|path| is_changed(path)) {
+            return Some(changed.clone());
+        }
         let memo = &mut self.memo;
         let files = self.files.get(&node)?;
         let changed = |file: &&FileRead| digest_of(&file.path, memo).ok() != Some(file.digest);
@@ -353,6 +398,13 @@ pub(crate) fn working_dir(detail: &Detail, params: &[(String, Arg)]) -> PathBuf 
     let cwd = json_param(params, "cwd").and_then(|cwd| cwd.as_str().map(PathBuf::from));
     let dir = cwd.map_or(detail.dir.clone(), |cwd| detail.dir.join(cwd));
     std::path::absolute(&dir).unwrap_or(dir)
+}
+
+/// A file of Python code, as keys say it.
+struct Code {
+    digest: Digest,
+    stamp: Stamp,
+    is_changed: bool,
 }
 
 /// A file that a command may read, as its key saw it.

@@ -24,6 +24,7 @@ mod attempts;
 #[doc(hidden)]
 pub mod bench;
 mod cli;
+mod code;
 mod context_file;
 mod cost;
 mod counts;

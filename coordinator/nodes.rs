@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use forkyard_shared::ids::{ArtifactId, NodeId, OpId};
 
+use crate::code::Call;
 use crate::plan::{Detail, Flow, Plan};
 
 /// All nodes, by number.
@@ -179,6 +181,16 @@ impl Nodes {
     pub fn results_of(&self, node: NodeId) -> impl Iterator<Item = NodeId> + use<> {
         let (plan, number, _) = self.home(node);
         plan.results_of(number)
+    }
+
+    /// The Python function that it calls.
+    pub fn call(&self, node: NodeId) -> Option<&'static Rc<Call>> {
+        self.detail(node)?.call.as_ref()
+    }
+
+    /// Whether it runs beside others in one process.
+    pub fn is_concurrent(&self, node: NodeId) -> bool {
+        self.call(node).is_some_and(|call| call.is_concurrent)
     }
 
     /// The artifacts that it names.

@@ -1,5 +1,7 @@
 //! What each worker has been given and not yet returned.
 
+use std::time::Instant;
+
 use forkyard_shared::ids::{NodeId, WorkerId};
 use forkyard_shared::pulse::SLOTS;
 
@@ -8,6 +10,12 @@ use forkyard_shared::pulse::SLOTS;
 pub(crate) struct Place {
     pub life: Life,
     slots: [Option<Sent>; SLOTS],
+    /// Tasks that run beside each other; there are none while there is a batch.
+    pub lanes: Vec<Lane>,
+    /// Messages about such tasks that it has not read yet.
+    pub unread: u16,
+    /// Its Python process, once it has one.
+    pub python: Option<u32>,
     /// The node for whose sake the worker is being killed.
     pub killing: Option<NodeId>,
     /// Deaths since a worker in this place last finished anything.
@@ -26,6 +34,16 @@ pub(crate) enum Life {
     Runs(u32),
     /// The system refused it; it is not asked for again.
     Refused,
+}
+
+/// A task that runs beside others.
+pub(crate) struct Lane {
+    pub node: NodeId,
+    pub since: Instant,
+    /// When it was told to give up, because it was late.
+    pub given_up: Option<Instant>,
+    /// Whether it must be there alone.
+    pub alone: bool,
 }
 
 /// A batch in a worker's hands.
@@ -55,6 +73,10 @@ impl Place {
     }
 
     pub fn is_idle(&self) -> bool {
+        self.has_no_batch() && self.lanes.is_empty()
+    }
+
+    pub fn has_no_batch(&self) -> bool {
         self.slots.iter().all(Option::is_none)
     }
 
@@ -92,13 +114,22 @@ impl Place {
 
     /// Everything that has not ended; the place is idle then.
     pub fn abandon(&mut self) -> Vec<NodeId> {
-        let slots = std::mem::take(&mut self.slots);
-        slots.into_iter().flatten().flat_map(|sent| sent.nodes.into_iter().skip(sent.next)).collect()
+        let (slots, lanes) = (std::mem::take(&mut self.slots), std::mem::take(&mut self.lanes));
+        (self.unread, self.python) = (0, None);
+        let in_batches = slots.into_iter().flatten().flat_map(|sent| sent.nodes.into_iter().skip(sent.next));
+        in_batches.chain(lanes.into_iter().map(|lane| lane.node)).collect()
+    }
+
+    /// A task that ran beside others has ended; what was known of it.
+    pub fn lane_ended(&mut self, node: NodeId) -> Option<Lane> {
+        let at = self.lanes.iter().position(|lane| lane.node == node)?;
+        Some(self.lanes.swap_remove(at))
     }
 
     /// Whether the node is in one of its batches and has not ended.
     pub fn holds(&self, node: NodeId) -> bool {
         self.slots.iter().flatten().any(|sent| sent.nodes[sent.next..].contains(&node))
+            || self.lanes.iter().any(|lane| lane.node == node)
     }
 
     fn slot_of(&self, number: u32) -> Option<usize> {

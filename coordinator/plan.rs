@@ -10,9 +10,10 @@ use forkyard_shared::ids::{ArtifactId, NodeId, OpId};
 use forkyard_shared::protocol::Reads;
 use forkyard_worker::Ops;
 
+use crate::code::Call;
 use crate::expr::{Expression, Template, Uses};
 use crate::graph::Graph;
-use crate::manifest::{ArtifactEntry, Settings};
+use crate::manifest::{ArtifactEntry, PythonSettings, Settings};
 use crate::names::Names;
 
 /// A manifest, ready to run.
@@ -36,6 +37,10 @@ pub(crate) struct Plan {
     pub uses_history: bool,
     /// `[groups]`, by name.
     pub groups: Vec<(String, GroupLimits)>,
+    /// `[python]`, if it is there.
+    pub python: Option<PythonSettings>,
+    /// Names of environment variables that commands and functions get, sorted.
+    pub secrets: Vec<String>,
 }
 
 /// The `detail_of` a node about which there is nothing more to say.
@@ -65,6 +70,8 @@ pub(crate) struct Detail {
     pub reads: Vec<NodeId>,
     /// What it says about whether, when and how often it runs.
     pub flow: Option<Box<Flow>>,
+    /// The Python function that it calls.
+    pub call: Option<Rc<Call>>,
 }
 
 /// Whether, when and how often a node runs, and what follows from its result.
@@ -230,6 +237,19 @@ impl Plan {
     /// The node's id in the manifest.
     pub fn name(&self, node: NodeId) -> &str {
         self.names.get(node.0)
+    }
+
+    /// The Python functions that nodes call, each once, and how Python is to be started for them; nothing if there are
+    /// none.
+    pub fn calls(&self) -> Vec<&Rc<Call>> {
+        let mut calls: Vec<&Rc<Call>> = Vec::new();
+        for call in self.details.iter().filter_map(|detail| detail.call.as_ref()) {
+            // Mostly the one before.
+            if !calls.iter().rev().any(|known| Rc::ptr_eq(known, call)) {
+                calls.push(call);
+            }
+        }
+        calls
     }
 
     /// The artifacts that a node names.

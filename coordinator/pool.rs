@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use forkyard_shared::codec::{self, Frame};
-use forkyard_shared::ids::WorkerId;
+use forkyard_shared::ids::{NodeId, WorkerId};
 use forkyard_shared::mapping::PulseBoard;
-use forkyard_shared::protocol::{ArtifactSetup, Setup, ToCoordinator, ToWorker, ToZygote, WorkerEnds};
+use forkyard_shared::protocol::{
+    ArtifactSetup, Batch, PythonSetup, Setup, Task, ToCoordinator, ToWorker, ToZygote, WorkerEnds,
+};
 use forkyard_shared::pulse::Pulse;
 use forkyard_shared::sys;
 use forkyard_worker::zygote::Zygote;
@@ -18,6 +20,7 @@ use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
 use ipc_channel::{IpcError, TryRecvError};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -73,6 +76,13 @@ pub(crate) fn hold_pauses() -> io::Result<()> {
 /// Something one of our own threads wants the event loop to see.
 type Noticed = Arc<Mutex<Vec<Event>>>;
 
+/// The way to a worker.
+struct Line {
+    sender: IpcSender<Frame>,
+    /// Rung for a worker that waits for more than its channel.
+    doorbell: EventFd,
+}
+
 /// The zygote and its workers.
 pub(crate) struct Pool {
     pid: Pid,
@@ -84,7 +94,7 @@ pub(crate) struct Pool {
     interrupted: Arc<AtomicBool>,
     paused: Arc<AtomicBool>,
     pulses: PulseBoard,
-    places: Vec<Option<IpcSender<Frame>>>,
+    places: Vec<Option<Line>>,
     /// In the environment of every command of the run.
     token: String,
     /// Every worker that ever ran.
@@ -132,11 +142,14 @@ impl Pool {
     /// [`FromZygote::Ready`] into the inbox.
     pub fn set_up(
         &self,
-        setup: Setup,
+        (setup, python): (Setup, Option<PythonSetup>),
         (lock, arena): (&impl AsFd, &impl AsFd),
         artifacts: Vec<(ArtifactSetup, Vec<OwnedFd>)>,
     ) -> io::Result<()> {
         self.tell(&ToZygote::Setup(setup), &[lock.as_fd(), self.pulses.file().as_fd(), arena.as_fd()])?;
+        if let Some(python) = python {
+            self.tell(&ToZygote::Python(python), &[])?;
+        }
         for (artifact, fds) in artifacts {
             let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
             self.tell(&ToZygote::Artifact(artifact), &fds)?;
@@ -153,8 +166,9 @@ impl Pool {
             IpcError::Io(error) => error,
             other => io::Error::other(other.to_string()),
         })?;
-        self.tell(&ToZygote::Fork(worker), &[])?;
-        self.places[worker.index()] = Some(sender);
+        let doorbell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        self.tell(&ToZygote::Fork(worker), &[doorbell.as_fd()])?;
+        self.places[worker.index()] = Some(Line { sender, doorbell });
         Ok(())
     }
 
@@ -170,11 +184,34 @@ impl Pool {
     }
 
     /// Sends a batch. One that cannot be sent is lost with its worker, whose death will be told.
-    pub fn send(&self, worker: WorkerId, batch: ToWorker) {
+    pub fn send(&self, worker: WorkerId, batch: Batch) {
         let slot = usize::from(batch.slot);
         self.pulse(worker).offer(slot, batch.number, batch.tasks.len() as u16);
-        if let Some(sender) = &self.places[worker.index()] {
-            sender.send(Frame(codec::encode(&batch))).ok();
+        self.say(worker, &ToWorker::Batch(batch));
+    }
+
+    /// Has tasks begun beside those that run.
+    pub fn begin(&self, worker: WorkerId, tasks: Vec<Task>) {
+        self.say(worker, &ToWorker::Begin(tasks));
+        self.ring(worker);
+    }
+
+    /// Has a task given up that was begun so.
+    pub fn cancel(&self, worker: WorkerId, node: NodeId) {
+        self.say(worker, &ToWorker::Cancel(node));
+        self.ring(worker);
+    }
+
+    fn say(&self, worker: WorkerId, message: &ToWorker) {
+        if let Some(line) = &self.places[worker.index()] {
+            line.sender.send(Frame(codec::encode(message))).ok();
+        }
+    }
+
+    fn ring(&self, worker: WorkerId) {
+        if let Some(line) = &self.places[worker.index()] {
+            // One that was rung often enough to be full wakes its worker too.
+            line.doorbell.write(1).ok();
         }
     }
 

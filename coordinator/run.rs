@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
 use forkyard_shared::arena::ArenaWriter;
 use forkyard_shared::digest::Digest;
 use forkyard_shared::ids::{ArtifactId, NodeId};
-use forkyard_shared::protocol::{FromZygote, Setup, ToCoordinator};
+use forkyard_shared::protocol::{FromZygote, NotReady, PythonSetup, Setup, ToCoordinator};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
@@ -20,7 +20,7 @@ use crate::cost::Costs;
 use crate::engine::{Contexts, Engine, Progressing};
 use crate::init::Runtime;
 use crate::key::Keys;
-use crate::manifest::{self, ManifestError, OnFailure, nearest};
+use crate::manifest::{self, ManifestError, OnFailure, PythonSettings, nearest};
 use crate::nodes::Nodes;
 use crate::only::Only;
 use crate::plan::Plan;
@@ -96,6 +96,10 @@ pub enum RunError {
     Pool(String),
     /// The zygote was killed.
     ZygoteDied,
+    /// The process that forks Python processes was killed.
+    PythonDied(String),
+    /// Python cannot be started, or a module not be imported; nothing ran.
+    Python(String),
     /// A signal asked for an end at once.
     Interrupted(Signal),
     /// A bug of ours.
@@ -125,6 +129,11 @@ impl fmt::Display for RunError {
             RunError::Store(error) => write!(f, "the store takes no more results: {error}"),
             RunError::Pool(error) => f.write_str(error),
             RunError::ZygoteDied => f.write_str("the zygote, the process that forks the workers, was killed (by hand, or for want of memory); every result that had arrived is stored, run again to go on"),
+            RunError::PythonDied(end) => write!(
+                f,
+                "the interpreter that forks the Python processes {end}; every result that had arrived is stored, run again to go on"
+            ),
+            RunError::Python(why) => write!(f, "Python: {why}"),
             RunError::Interrupted(signal) => write!(f, "stopped by {signal}"),
             RunError::Internal(error) => write!(f, "a bug in forkyard, please report it: {error}"),
         }
@@ -171,7 +180,8 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     let lock = &lock;
 
     let before = latest_summary(&dir.path).unwrap_or_default();
-    let costs = Costs::new(ops.ids().count(), |op| before.op_seconds.get(ops.name(op)).copied());
+    let calls = plan.calls();
+    let costs = Costs::new(ops.names(), &calls, |name| before.op_seconds.get(name).copied());
     let mut scheduler = Scheduler::new(&plan.graph, urgencies(plan, &costs), wanted).with_terms(plan.terms());
     plan.races().flat_map(|(_, members)| members).for_each(|member| scheduler.excuse(*member));
     // Started only as there is work for them: items and generated nodes are not counted yet.
@@ -199,7 +209,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     // A file that is read for the first time is mapped before it is hashed: its pages come in large.
     let mut mapped = false;
     if artifacts.iter().any(|artifact| !artifact.digest_is_known(&memo)) {
-        attach(&artifacts, (&dir, layout), lock, contexts.arena().file(), &pool)?;
+        attach(plan, &artifacts, (&dir, layout), (lock, contexts.arena().file()), &pool, &report)?;
         mapped = true;
     }
     let digests =
@@ -246,7 +256,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     };
     let mut attach_late = |pool: &Pool, report: &mut Report| {
         if !mapped {
-            attach(&artifacts, (&dir, layout), lock, &arena, pool)?;
+            attach(plan, &artifacts, (&dir, layout), (lock, &arena), pool, report)?;
         }
         tell_mapped(&artifacts, &digests, report);
         Ok(())
@@ -277,7 +287,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     let durable = engine.writer.durable();
     let (cache_hits, cache_misses) = (engine.state.cache.hits, engine.state.cache.misses);
     let op_seconds: BTreeMap<String, f64> =
-        engine.costs.means().map(|(op, s)| (ops.name(op).to_string(), s)).collect();
+        engine.costs.means().map(|(name, s)| (name.to_string(), s)).collect();
     let nodes = engine.scheduler.wanted();
     let context = if engine.contexts.are_used() { Some(engine.contexts.at_end()) } else { None };
     drop(engine);
@@ -355,7 +365,11 @@ pub(crate) fn open_artifacts(plan: &Plan) -> Result<Vec<OpenArtifact>, RunError>
 pub(crate) fn urgencies(plan: &Plan, costs: &Costs) -> Vec<Urgency> {
     let cost = |node: NodeId| {
         let declared = plan.detail(node).and_then(|detail| detail.estimate);
-        declared.map_or_else(|| costs.expected(plan.ops[node.index()]) as f32, |time| time.as_secs_f32())
+        let expected = || {
+            let call = plan.detail(node).and_then(|detail| detail.call.as_ref());
+            costs.expected(costs.kind(plan.ops[node.index()], call)) as f32
+        };
+        declared.map_or_else(expected, |time| time.as_secs_f32())
     };
     let remaining = plan.graph.remaining(cost).into_iter().enumerate();
     let priority = |node: NodeId| plan.detail(node).map_or(0, |detail| detail.priority);
@@ -367,13 +381,14 @@ pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Has the zygote map the artifacts.
+/// Has the zygote map the artifacts, and start Python if the plan needs it.
 fn attach(
+    plan: &Plan,
     artifacts: &[OpenArtifact],
     (dir, layout): (&StoreDir, Layout),
-    lock: &Lock,
-    arena: &File,
+    (lock, arena): (&Lock, &File),
     pool: &Pool,
+    report: &Report,
 ) -> Result<(), RunError> {
     let pool_error = |error: std::io::Error| RunError::of_pool("hand the artifacts to the zygote", &error);
     let absolute = |path: PathBuf| std::path::absolute(path).map(|path| path.to_string_lossy().into_owned());
@@ -381,22 +396,56 @@ fn attach(
         token: pool.token().into(),
         tmp_dir: absolute(dir.tmp_dir()).map_err(pool_error)?,
         blobs_dir: absolute(dir.worker_blobs_dir(layout)).map_err(pool_error)?,
+        secrets: plan.secrets.clone(),
     };
+    let python = python_setup(plan).map_err(pool_error)?;
     let setups = artifacts.iter().map(OpenArtifact::setup).collect::<Result<_, _>>().map_err(pool_error)?;
-    pool.set_up(setup, (lock, arena), setups).map_err(pool_error)?;
+    pool.set_up((setup, python), (lock, arena), setups).map_err(pool_error)?;
     loop {
         match pool.next(None).map_err(RunError::Internal)? {
-            Some(Event::Message(ToCoordinator::Zygote(FromZygote::Ready(Ok(()))))) => break,
-            Some(Event::Message(ToCoordinator::Zygote(FromZygote::Ready(Err((artifact, why)))))) => {
-                let entry = &artifacts[artifact.index()].entry;
-                return Err(RunError::Artifact(ArtifactProblem::of(entry, format!("map it: {why}"))));
-            }
+            Some(Event::Message(ToCoordinator::Zygote(FromZygote::Ready(ready)))) => match ready {
+                Ok(warnings) => {
+                    warnings.iter().for_each(|warning| report.say(&format!("Python: {warning}")));
+                    break;
+                }
+                Err(NotReady::Artifact(artifact, why)) => {
+                    let entry = &artifacts[artifact.index()].entry;
+                    return Err(RunError::Artifact(ArtifactProblem::of(entry, format!("map it: {why}"))));
+                }
+                Err(NotReady::Python(why)) => return Err(RunError::Python(why)),
+            },
             Some(Event::ZygoteGone) => return Err(RunError::ZygoteDied),
             Some(Event::Signal(signal)) => return Err(RunError::Interrupted(signal)),
             Some(Event::Message(_)) | None => {}
         }
     }
     Ok(())
+}
+
+/// How Python is to be started for a plan, if that calls any.
+fn python_setup(plan: &Plan) -> std::io::Result<Option<PythonSetup>> {
+    let calls = plan.calls();
+    if calls.is_empty() {
+        return Ok(None);
+    }
+    let settings = plan.python.clone().unwrap_or_else(|| PythonSettings::new(&plan.dir));
+    let absolute = |path: &Path| std::path::absolute(path).map(|path| path.to_string_lossy().into_owned());
+    let mut modules: Vec<String> = calls.iter().map(|call| call.module().into()).collect();
+    modules.sort();
+    modules.dedup();
+    let interpreter = match settings.interpreter.contains('/') {
+        true => absolute(Path::new(&settings.interpreter))?,
+        false => settings.interpreter,
+    };
+    Ok(Some(PythonSetup {
+        interpreter,
+        dir: absolute(&plan.dir)?,
+        env: settings.env.into_iter().collect(),
+        path: settings.path.iter().map(|folder| absolute(folder)).collect::<Result<_, _>>()?,
+        modules: if settings.preload.is_none() { modules } else { Vec::new() },
+        preload: settings.preload.unwrap_or_default(),
+        concurrent: calls.iter().any(|call| call.is_concurrent),
+    }))
 }
 
 fn tell_mapped(artifacts: &[OpenArtifact], digests: &[Digest], report: &mut Report) {

@@ -65,12 +65,12 @@ impl From<StoreError> for Failure {
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Failure {
         let exit = match &error {
-            RunError::Manifest(_) | RunError::Usage(_) => Exit::Usage,
+            RunError::Manifest(_) | RunError::Usage(_) | RunError::Python(_) => Exit::Usage,
             RunError::Artifact(_) => Exit::Artifact,
             RunError::Open(_) | RunError::Store(_) => Exit::Store,
             RunError::Pool(_) => Exit::Resources,
             RunError::Interrupted(signal) => Exit::Interrupted(*signal),
-            RunError::ZygoteDied | RunError::Internal(_) => Exit::Bug,
+            RunError::ZygoteDied | RunError::PythonDied(_) | RunError::Internal(_) => Exit::Bug,
         };
         Failure::new(exit, error)
     }

@@ -146,7 +146,7 @@ fn cat_list(dir: &StoreDir, node: &str, nodes: &BTreeMap<String, JournalEntry>) 
             Kind::Text => reader.read(&record).map(|bytes| {
                 serde_json::to_writer(&mut out, &String::from_utf8_lossy(&bytes)).map_err(Into::into)
             }),
-            Kind::Bytes => {
+            Kind::Bytes | Kind::Array => {
                 let why =
                     format!("`{name}` is bytes, which no JSON list holds: `forkyard results cat '{name}'`");
                 return Err(Failure::new(Exit::Usage, why));

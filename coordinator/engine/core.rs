@@ -101,6 +101,8 @@ pub(crate) struct Progressing {
     pub(super) draining: bool,
     /// Nodes between two attempts.
     pub(super) retries: HashSet<NodeId>,
+    /// Nodes of which one has ended its process: each is run alone until it is known which.
+    pub(super) suspects: HashSet<NodeId>,
     /// How many nodes read each node's result.
     pub(super) readers: HashMap<NodeId, usize>,
     /// Nodes whose results, if they are large, are needed as files.
@@ -126,7 +128,8 @@ impl Progressing {
     pub(super) fn know(&mut self, plan: &Plan, ops: &Ops, first: usize) {
         let global = |node: NodeId| NodeId::new(node.index() + first);
         for node in (0..plan.len()).map(NodeId::new) {
-            let takes_files = ops.get(plan.ops[node.index()]).signature().runs_command();
+            let signature = ops.get(plan.ops[node.index()]).signature();
+            let takes_files = signature.runs_command() || signature.calls_python();
             let artifacts = plan.detail(node).map_or(&[][..], |detail| &detail.artifact_results);
             for producer in plan.results_of(node) {
                 *self.readers.entry(producer).or_insert(0) += 1;
@@ -179,6 +182,7 @@ impl Progressing {
             lineages: Lineages::default(),
             draining: false,
             retries: HashSet::new(),
+            suspects: HashSet::new(),
             readers: HashMap::new(),
             read_as_files: HashSet::new(),
             foreseen: None,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use forkyard_shared::ids::{NodeId, WorkerId};
+use forkyard_shared::ids::{ArtifactId, NodeId, WorkerId};
 use forkyard_shared::protocol::{End, FromZygote, ToCoordinator};
 use forkyard_shared::pulse::Current;
 use forkyard_shared::sys::now_ns;
@@ -15,6 +15,7 @@ use crate::pool::Event;
 use crate::report::Ran;
 use crate::run::{Ending, RunError};
 use crate::schedule::State;
+use crate::store::Outcome;
 
 /// So many workers may die one after the other in one place without finishing anything.
 const BARREN_MAX: u32 = 10;
@@ -35,7 +36,17 @@ impl Engine<'_> {
             ToCoordinator::Zygote(FromZygote::ForkFailed(worker, error)) => {
                 self.on_fork_failed(worker, &error)
             }
-            ToCoordinator::Zygote(FromZygote::Died { worker, pid, end }) => self.on_died(worker, pid, end),
+            ToCoordinator::Python(worker, pid) => {
+                self.state.places[worker.index()].python = Some(pid);
+                Ok(())
+            }
+            ToCoordinator::Zygote(FromZygote::Died { worker, pid, end, python }) => {
+                self.on_died(worker, pid, (end, python))
+            }
+            ToCoordinator::Zygote(FromZygote::PythonGone(end)) => {
+                self.state.stopping = true;
+                Err(RunError::PythonDied(end.to_string()))
+            }
             ToCoordinator::Zygote(FromZygote::Ready(_)) => Ok(()),
             ToCoordinator::Wake => {
                 self.take_discarded();
@@ -57,12 +68,22 @@ impl Engine<'_> {
         Ok(())
     }
 
-    pub(super) fn on_died(&mut self, worker: WorkerId, pid: u32, end: End) -> Result<(), RunError> {
+    pub(super) fn on_died(
+        &mut self,
+        worker: WorkerId,
+        pid: u32,
+        (end, python): (End, bool),
+    ) -> Result<(), RunError> {
         let current = self.pool.pulse(worker).current();
         let place = &mut self.state.places[worker.index()];
-        let current = current.filter(|current| place.holds(current.node));
-        let running = current.map(|current| current.node);
         let killed_for = place.killing.take();
+        // One of several beside each other for whose sake all were killed.
+        let stuck = place.lanes.iter().find(|lane| Some(lane.node) == killed_for).map(|lane| Current {
+            node: lane.node,
+            started_ns: now_ns().saturating_sub(lane.since.elapsed().as_nanos() as u64),
+        });
+        let current = stuck.or(current.filter(|current| place.holds(current.node)));
+        let running = current.map(|current| current.node);
         let held = place.abandon();
         place.life = Life::Empty;
         self.dir.clear_tmp(Some(pid));
@@ -87,23 +108,37 @@ impl Engine<'_> {
         let ran = Some(Ran { worker, started_ns, duration_ns: now_ns().saturating_sub(started_ns) });
         match killed_for {
             Some(late) if late == node => {
-                let timeout = self.nodes.detail(node).and_then(|detail| detail.timeout).unwrap_or_default();
-                let message =
-                    format!("it ran for more than its timeout of {}", crate::text::duration(timeout));
+                let message = self.late(node);
                 self.on_trouble(node, Trouble::Timeout, message, ran, Vec::new());
             }
             // Killed by us, because the user interrupted or because its neighbour was late.
             Some(_) => self.give_back(node),
             None => {
+                if end == End::Signal(Signal::SIGBUS as i32)
+                    && let Some(artifact) = self.artifact_that_changed(node)
+                {
+                    self.state.ending = Ending::ArtifactChanged(artifact);
+                    let message = self.changed(artifact);
+                    self.give_up(node, Outcome::Failed, message, ran, Vec::new());
+                    return Ok(());
+                }
                 let times = self.state.attempts.crashes(node) + 1;
+                let (who, all) = if python { ("Python process", "Python processes") } else { ("worker", "workers") };
                 let message = match times {
-                    1 => format!("its worker {end}"),
-                    _ => format!("its worker {end}; it has killed {times} workers"),
+                    1 => format!("its {who} {end}"),
+                    _ => format!("its {who} {end}; it has killed {times} {all}"),
                 };
                 self.on_trouble(node, Trouble::Crash, message, ran, Vec::new());
             }
         }
         Ok(())
+    }
+
+    /// An artifact of the node that is not what it was when it was mapped.
+    fn artifact_that_changed(&self, node: NodeId) -> Option<ArtifactId> {
+        self.nodes.artifacts(node).iter().copied().find(|artifact| {
+            self.artifacts[artifact.index()].watch().is_ok_and(|is_unchanged| !is_unchanged())
+        })
     }
 
     pub(super) fn on_signal(&mut self, signal: Signal) {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use forkyard_shared::digest::Digest;
 use forkyard_shared::ids::{NodeId, WorkerId};
-use forkyard_shared::protocol::ToWorker;
+use forkyard_shared::protocol::Batch;
 use forkyard_worker::Ops;
 
 use super::core::Engine;
@@ -32,6 +32,12 @@ const MESSAGE_BYTES: usize = 64 << 10;
 impl Engine<'_> {
     pub(super) fn fill_workers(&mut self) -> Result<(), RunError> {
         while !self.state.stopping && !self.state.paused && self.scheduler.runnable() > 0 {
+            if self.scheduler.peek().is_some_and(|next| self.nodes.is_concurrent(next)) {
+                if self.begin_some()? {
+                    continue;
+                }
+                break;
+            }
             let Some(worker) = self.next_place()? else { break };
             if !self.send_batch(worker) {
                 break;
@@ -66,7 +72,7 @@ impl Engine<'_> {
             return Ok(Some(worker));
         }
         let Some(next) = self.scheduler.peek() else { return Ok(None) };
-        if !self.costs.may_queue(self.nodes.op(next)) {
+        if !self.costs.may_queue(self.costs.kind_of(&self.nodes, next)) {
             return Ok(None);
         }
         let short = places::ids(&self.state.places).find(|id| {
@@ -74,10 +80,11 @@ impl Engine<'_> {
             place.is_alive()
                 && place.killing.is_none()
                 && place.free_slot().is_some()
+                && place.lanes.is_empty()
                 && place
                     .in_use()
                     .iter()
-                    .all(|(_, sent)| sent.nodes.iter().all(|n| self.costs.may_queue(self.nodes.op(*n))))
+                    .all(|(_, sent)| sent.nodes.iter().all(|n| self.costs.may_queue(self.costs.kind_of(&self.nodes, *n))))
         });
         Ok(short)
     }
@@ -104,16 +111,7 @@ impl Engine<'_> {
                 Ok(task) => task,
                 Err(unread) => {
                     nodes.iter().filter(|other| *other != node).for_each(|other| self.give_back(*other));
-                    match unread {
-                        Unread::Gone(producer) => self.compute_anew(producer, *node),
-                        Unread::Full(message) => {
-                            self.give_back(*node);
-                            self.on_full(message);
-                        }
-                        Unread::Wrong(message) => {
-                            self.give_up(*node, Outcome::Failed, message, None, Vec::new());
-                        }
-                    }
+                    self.cannot_send(*node, unread);
                     return true;
                 }
             };
@@ -139,8 +137,20 @@ impl Engine<'_> {
             self.state.timers.set(Instant::now() + timeout, Timer::Timeout(worker));
         }
         place.sent(slot, number, nodes);
-        self.pool.send(worker, ToWorker { number, slot: slot as u8, tasks });
+        self.pool.send(worker, Batch { number, slot: slot as u8, tasks });
         true
+    }
+
+    /// The node cannot be put into a message.
+    pub(super) fn cannot_send(&mut self, node: NodeId, unread: Unread) {
+        match unread {
+            Unread::Gone(producer) => self.compute_anew(producer, node),
+            Unread::Full(message) => {
+                self.give_back(node);
+                self.on_full(message);
+            }
+            Unread::Wrong(message) => self.give_up(node, Outcome::Failed, message, None, Vec::new()),
+        }
     }
 
     /// The most urgent nodes that fit one batch, with successors that need nothing outside it.
@@ -150,7 +160,11 @@ impl Engine<'_> {
         loop {
             if at == nodes.len() {
                 let Some(node) = self.scheduler.peek() else { break };
-                let fits = self.costs.batch(self.nodes.op(node), self.scheduler.runnable(), workers);
+                if self.nodes.is_concurrent(node) {
+                    break;
+                }
+                let kind = self.costs.kind_of(&self.nodes, node);
+                let fits = self.costs.batch(kind, self.scheduler.runnable(), workers);
                 limit = if nodes.is_empty() { fits } else { limit.min(fits) };
                 if nodes.len() >= limit {
                     break;
@@ -169,8 +183,9 @@ impl Engine<'_> {
             let mut chained = Vec::new();
             let (keys, in_flight, taken) = (&mut self.keys, &mut self.state.in_flight, nodes.len());
             self.scheduler.chain(nodes[at], |user| {
-                let room = taken + chained.len() < self.costs.batch(self.nodes.op(user), 1, workers);
-                if !room || !keys.is_known_early(&self.nodes, user) {
+                let kind = self.costs.kind_of(&self.nodes, user);
+                let room = taken + chained.len() < self.costs.batch(kind, 1, workers);
+                if !room || self.nodes.is_concurrent(user) || !keys.is_known_early(&self.nodes, user) {
                     return false;
                 }
                 let said = Said::of(self.nodes.detail(user));

@@ -189,7 +189,7 @@ impl Engine<'_> {
             Kind::Text => {
                 Ok(serde_json::Value::from(String::from_utf8_lossy(&bytes)).to_string().into_bytes())
             }
-            Kind::Bytes => Err(Unknown::Wrong(format!(
+            Kind::Bytes | Kind::Array => Err(Unknown::Wrong(format!(
                 "the result of {} is bytes, which no expression reads: pass it as a whole parameter",
                 self.nodes.name(producer)
             ))),

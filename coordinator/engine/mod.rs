@@ -18,6 +18,7 @@ mod explain;
 mod family;
 mod gates;
 mod generate;
+mod lanes;
 mod lineage;
 mod lookup;
 mod pause;

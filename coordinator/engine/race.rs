@@ -143,6 +143,10 @@ impl Engine<'_> {
         let holder =
             crate::places::ids(&self.state.places).find(|id| self.state.places[id.index()].holds(node));
         let Some(worker) = holder else { return };
+        if self.state.places[worker.index()].lanes.iter().any(|lane| lane.node == node) {
+            // It gives up without harm to those beside it.
+            return self.pool.cancel(worker, node);
+        }
         let runs = self.pool.pulse(worker).current().is_some_and(|current| current.node == node);
         let place = &mut self.state.places[worker.index()];
         if runs && place.killing.is_none() {

@@ -173,6 +173,13 @@ impl Engine<'_> {
                 self.state.resolved.insert(node, resolved);
             }
             read?;
+            if let Some(call) = &detail.call
+                && let Ok(at) = params.binary_search_by(|(name, _)| name.as_str().cmp("call"))
+            {
+                // Where it was found.
+                let target = serde_json::Value::from(call.target.as_str()).to_string();
+                params[at].1 = Param::Json(target);
+            }
             if let Some(cwd) = cwd {
                 let cwd = cwd.to_string_lossy().into_owned();
                 let cwd = Param::Json(serde_json::Value::String(cwd).to_string());
@@ -197,6 +204,8 @@ impl Engine<'_> {
             params,
             artifacts,
             artifact_results,
+            alone: self.state.suspects.contains(&node)
+                || self.nodes.detail(node).is_some_and(|detail| detail.timeout.is_some()),
             plain: self.layout == Layout::Sqlite || self.state.read_as_files.contains(&node),
         })
     }

@@ -13,7 +13,7 @@ use forkyard_shared::value::{Body, Value};
 use super::core::{Engine, NOT_RUN};
 use super::evaluate::Unknown;
 use super::results::At;
-use crate::attempts::{Trouble, Verdict};
+use crate::attempts::{self, Trouble, Verdict};
 use crate::key::ResultId;
 use crate::manifest::OnFailure;
 use crate::plan::{Arg, Retry};
@@ -25,7 +25,17 @@ use crate::timers::Timer;
 
 impl Engine<'_> {
     pub(super) fn on_worker(&mut self, message: FromWorker) -> Result<(), RunError> {
-        let FromWorker { worker, batch, done, returned } = message;
+        let FromWorker { worker, batch, done, returned, read } = message;
+        self.keys.look_at_code();
+        let Some(batch) = batch else {
+            let place = &mut self.state.places[worker.index()];
+            place.unread = place.unread.saturating_sub(read);
+            for completion in done {
+                self.state.places[worker.index()].barren = 0;
+                self.on_lane(worker, completion)?;
+            }
+            return Ok(());
+        };
         // Before the completions: a node that is given back must be waiting when the one before it fails.
         self.return_nodes(worker, batch, usize::from(returned));
         for completion in done {
@@ -41,12 +51,20 @@ impl Engine<'_> {
         Ok(())
     }
 
+    /// Whether it is in somebody's hands, and wanted.
+    pub(super) fn is_taken(&self, node: NodeId) -> bool {
+        self.scheduler.state(node) == State::Taken
+    }
+
     pub(super) fn on_completion(&mut self, worker: WorkerId, completion: Completion) {
         let Completion { node, started_ns, duration_ns, outcome, writes, generates, log } = completion;
         let ran = Ran { worker, started_ns, duration_ns };
-        self.costs.learn(self.nodes.op(node), duration_ns as f64 / 1e9);
+        if !matches!(&outcome, Err(failure) if failure.cause == Cause::Suspect) {
+            self.state.suspects.remove(&node);
+            self.costs.learn(self.costs.kind_of(&self.nodes, node), duration_ns as f64 / 1e9);
+        }
         self.leave(node);
-        if self.scheduler.state(node) != State::Taken {
+        if !self.is_taken(node) {
             // It has lost its race.
             return outcome.iter().for_each(|value| self.drop_late(value));
         }
@@ -66,7 +84,7 @@ impl Engine<'_> {
 
     pub(super) fn on_result(&mut self, node: NodeId, value: Value, extra: Extra, ran: Ran, log: Vec<u8>) {
         let (kind, digest, len) = (value.kind, value.digest, value.len());
-        let changed = self.keys.changed_file(node);
+        let changed = self.keys.changed_file(&self.nodes, node);
         if changed.is_some() {
             // Nobody can tell what it read. Identical ones ask again, with the file as it is now.
             self.release_waiting(node);
@@ -298,7 +316,13 @@ impl Engine<'_> {
                 self.state.ending = Ending::ArtifactChanged(artifact);
                 return self.give_up(node, Outcome::Failed, failure.message, Some(ran), log);
             }
-            Cause::Task => {}
+            Cause::Suspect => {
+                // One of several, and nobody knows which: alone it will show.
+                self.state.suspects.insert(node);
+                return self.give_back(node);
+            }
+            Cause::Later(ms) => return self.on_later(node, Duration::from_millis(ms), failure.message, ran, log),
+            Cause::Task | Cause::Cancelled => {}
         }
         self.on_trouble(node, Trouble::Error, failure.message, Some(ran), log);
     }
@@ -311,6 +335,19 @@ impl Engine<'_> {
             let why = format!("it needs {}, which did not succeed", self.nodes.name(producer));
             self.give_up(reader, Outcome::Blocked, why, None, Vec::new());
         }
+    }
+
+    /// The node asks to be run again after a while.
+    fn on_later(&mut self, node: NodeId, wait: Duration, why: String, ran: Ran, log: Vec<u8>) {
+        if !self.state.attempts.may_wait(node) {
+            let message = format!("it asked {} times to be run later: {why}", attempts::LATER_MAX);
+            return self.give_up(node, Outcome::Failed, message, Some(ran), log);
+        }
+        if self.state.stopping || self.scheduler.is_draining(node) {
+            return self.give_back(node);
+        }
+        self.state.retries.insert(node);
+        self.state.timers.set(Instant::now() + wait, Timer::Retry(node));
     }
 
     /// An attempt went wrong: the node is tried again, or fails.

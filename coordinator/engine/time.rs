@@ -39,6 +39,7 @@ impl Engine<'_> {
     }
 
     pub(super) fn check_timeout(&mut self, worker: WorkerId, now: Instant) {
+        self.check_lanes(worker, now);
         let timeout_of = |node: NodeId| self.nodes.detail(node).and_then(|detail| detail.timeout);
         let Some(place) = self.state.places.get(worker.index()) else { return };
         let shortest = place
@@ -72,6 +73,9 @@ impl Engine<'_> {
                 Some((name, Duration::from_nanos(now.saturating_sub(current.started_ns))))
             })
             .collect();
+        for lane in self.state.places.iter().flat_map(|place| &place.lanes) {
+            running.push((self.nodes.name(lane.node).to_string(), lane.since.elapsed()));
+        }
         running.sort_by_key(|(_, since)| std::cmp::Reverse(*since));
         let counts = self.scheduler.counts();
         Status {
@@ -96,6 +100,7 @@ impl Engine<'_> {
             Life::Runs(pid) => Some(pid),
             Life::Empty | Life::Asked | Life::Refused => None,
         });
+        let pids = pids.chain(self.state.places.iter().filter_map(|place| place.python));
         let total: u64 = pids.filter_map(private).sum::<u64>() * 1024;
         self.state.peak_private_bytes = self.state.peak_private_bytes.max(total);
     }

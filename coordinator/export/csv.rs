@@ -34,7 +34,7 @@ impl<W: Write> Table<W> {
         match value.kind {
             // Whether it needs its quotes would only be known at its end.
             Kind::Json | Kind::Text => self.quoted(|mut out| value.write_to(&mut out)),
-            Kind::Bytes => value.write_base64_to(&mut self.0),
+            Kind::Bytes | Kind::Array => value.write_base64_to(&mut self.0),
         }
     }
 

@@ -32,7 +32,7 @@ impl<W: Write> Lines<W> {
                 value.write_to(&mut Replacing::new(&mut self.0, escape))?;
                 self.0.write_all(b"\"")
             }
-            Kind::Bytes => {
+            Kind::Bytes | Kind::Array => {
                 self.0.write_all(b"{\"base64\":\"")?;
                 value.write_base64_to(&mut self.0)?;
                 self.0.write_all(b"\"}")

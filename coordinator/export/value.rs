@@ -37,8 +37,8 @@ impl<'a> Value<'a> {
             Bytes::Stored(reader, record.clone())
         };
         let is_text = match (record.kind, &bytes) {
-            (Kind::Bytes, Bytes::Held(_)) => false,
-            (Kind::Bytes, Bytes::Stored(..)) => {
+            (Kind::Bytes | Kind::Array, Bytes::Held(_)) => false,
+            (Kind::Bytes | Kind::Array, Bytes::Stored(..)) => {
                 reader.check(record)?;
                 false
             }
@@ -49,7 +49,8 @@ impl<'a> Value<'a> {
                 utf8.is_valid()
             }
         };
-        Ok(Value { kind: if is_text { record.kind } else { Kind::Bytes }, bytes })
+        let kind = if is_text || record.kind == Kind::Array { record.kind } else { Kind::Bytes };
+        Ok(Value { kind, bytes })
     }
 
     /// Its length in bytes.

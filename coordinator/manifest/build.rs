@@ -11,10 +11,12 @@ use serde_json::{Map, Value};
 use super::flow::{self, ParsedFlow};
 use super::node::{self, Parsed, kind_of};
 use super::problem::{Fault, ManifestError, PROBLEMS_MAX, Problem};
+use super::python::{self, PythonSettings};
 use super::settings::{ArtifactEntry, Settings};
 use super::source::Source;
 use super::used::Used;
 use super::words::{check_id, did_you_mean, nearest};
+use crate::code::{Finder, NotFound};
 use crate::expr::{Scope, Uses};
 use crate::graph::GraphBuilder;
 use crate::names::Names;
@@ -42,6 +44,8 @@ pub(super) struct Builder<'a> {
     /// Whether some op may set variables that nobody knows of.
     any_write: bool,
     groups: Vec<(String, GroupLimits)>,
+    python: Option<PythonSettings>,
+    secrets: Vec<String>,
 
     /// Set for nodes that come into being while a run goes on.
     outer: Option<Outer>,
@@ -73,6 +77,8 @@ impl<'a> Builder<'a> {
             given: BTreeMap::new(),
             any_write: false,
             groups: Vec::new(),
+            python: None,
+            secrets: Vec::new(),
             outer: None,
             names: Names::default(),
             ops: Vec::new(),
@@ -93,6 +99,8 @@ impl<'a> Builder<'a> {
         builder.vars.clone_from(&plan.vars);
         builder.groups.clone_from(&plan.groups);
         builder.settings.clone_from(&plan.settings);
+        builder.python.clone_from(&plan.python);
+        builder.secrets.clone_from(&plan.secrets);
         // What they see of the state is not known before they are there.
         builder.any_write = true;
         builder.outer = Some(outer);
@@ -168,6 +176,23 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
+    /// Takes a `[python]` table.
+    pub fn python(&mut self, table: &Map<String, Value>) -> Result<(), Fault> {
+        if self.python.is_some() {
+            return Err(Fault::new("`[python]` is said twice: a run has one interpreter"));
+        }
+        self.python = Some(PythonSettings::read(table, &self.dir)?);
+        Ok(())
+    }
+
+    /// Takes a `[secrets]` table.
+    pub fn secrets(&mut self, table: &Map<String, Value>) -> Result<(), Fault> {
+        self.secrets.extend(python::secrets(table)?);
+        self.secrets.sort();
+        self.secrets.dedup();
+        Ok(())
+    }
+
     /// Takes a node; `at` is its place in the file (see [`Source::node_problem`]).
     pub fn node<'n>(
         &mut self,
@@ -187,7 +212,7 @@ impl<'a> Builder<'a> {
             return Err(Fault::at("op", format!("there is no op `{op}`{hint}")));
         };
         let signature = self.ops_known.get(op_id).signature();
-        let needs_nothing = signature.params.is_some_and(|specs| specs.iter().all(|spec| !spec.required));
+        let needs_nothing = signature.params.is_some() && signature.required().next().is_none();
         self.any_write |= signature.state;
         let says_more = !fields.is_empty() || !needs_nothing || op == "race";
         let parsed = says_more.then(|| node::parse(op, signature, fields, &self.dir)).transpose()?;
@@ -225,6 +250,9 @@ impl<'a> Builder<'a> {
             flow.chain([&parsed.uses]).any(looks_back)
         });
         let by_mention: Vec<Option<NodeId>> = self.mentioned.iter().map(|id| self.find(id)).collect();
+        let dir = Source::dir(&self.path);
+        let python = self.python.clone().unwrap_or_else(|| PythonSettings::new(&dir));
+        let mut finder = Finder::new(&python, &dir);
         let mut graph = GraphBuilder::new();
         let mut details: Vec<Detail> = Vec::with_capacity(self.details.len());
         let mut parsed = std::mem::take(&mut self.details).into_iter();
@@ -244,7 +272,13 @@ impl<'a> Builder<'a> {
             start = end;
             if self.detail_of[node.index()] != PLAIN {
                 let parsed = parsed.next().expect("BUG: a detail for each node that has one");
-                details.push(self.resolve(node, parsed, &published, &mut needs, &mut faults));
+                let mut detail = self.resolve(node, parsed, &published, &mut needs, &mut faults);
+                if self.ops_known.get(self.ops[node.index()]).signature().calls_python()
+                    && let Err(fault) = find_code(&mut finder, &mut detail)
+                {
+                    faults.push((node, fault));
+                }
+                details.push(detail);
             }
             // What is there already is no part of this graph.
             graph.push(needs.into_iter().filter_map(|need| self.local(need)));
@@ -276,7 +310,7 @@ impl<'a> Builder<'a> {
             )])
         })?;
         Ok(Plan {
-            dir: Source::dir(&self.path),
+            dir,
             path: self.path,
             settings: self.settings,
             artifacts: self.artifacts,
@@ -288,6 +322,8 @@ impl<'a> Builder<'a> {
             vars: self.vars,
             uses_history,
             groups: self.groups,
+            python: self.python,
+            secrets: self.secrets,
         })
     }
 
@@ -430,8 +466,9 @@ impl<'a> Builder<'a> {
                     let name = &detail.params[param].0;
                     let way = name.split('.').rev();
                     let fault = way.fold(self.unknown_node(&id), |fault, key| fault.inside(key));
-                    let beside = self.ops_known.get(self.ops[node.index()]).signature().beside;
-                    faults.push((node, if beside { fault } else { fault.inside("params") }));
+                    let signature = self.ops_known.get(self.ops[node.index()]).signature();
+                    let is_word = signature.beside.iter().any(|spec| name.starts_with(spec.name));
+                    faults.push((node, if is_word || name.starts_with("params.") { fault } else { fault.inside("params") }));
                 }
             }
         }
@@ -454,8 +491,10 @@ impl<'a> Builder<'a> {
             match template.json(&scope).and_then(|json| kind.fit(json)) {
                 Ok(json) => *arg = Arg::Json(json),
                 Err(why) => {
-                    let fault = Fault::at(name, format!("`{name}`: {why}"));
-                    faults.push((node, if signature.beside { fault } else { fault.inside("params") }));
+                    let short = name.strip_prefix("params.").unwrap_or(name);
+                    let fault = Fault::at(short, format!("`{short}`: {why}"));
+                    let is_word = signature.beside.iter().any(|spec| spec.name == name);
+                    faults.push((node, if is_word { fault } else { fault.inside("params") }));
                 }
             }
         }
@@ -573,6 +612,25 @@ impl<'a> Builder<'a> {
         let file = self.file_starts.iter().rev().find(|(first, _)| *first <= node.index());
         let source = &sources[file.expect("BUG: a node before the first file").1];
         source.node_problem(self.places[node.index()], fault)
+    }
+}
+
+/// Finds the code that a node calls.
+fn find_code(finder: &mut Finder, detail: &mut Detail) -> Result<(), Fault> {
+    let constant = |name: &str| {
+        let param = detail.params.iter().find(|(known, _)| known == name);
+        param.and_then(|(_, arg)| if let Arg::Json(json) = arg { Some(json.as_str()) } else { None })
+    };
+    let call: Option<String> = constant("call").and_then(|json| serde_json::from_str(json).ok());
+    let Some(call) = call else { return Ok(()) };
+    let code: Option<Vec<String>> = constant("code").and_then(|json| serde_json::from_str(json).ok());
+    match finder.find(&call, &code.unwrap_or_default(), &detail.dir) {
+        Ok(call) => {
+            detail.call = Some(call);
+            Ok(())
+        }
+        Err(NotFound { code: None, why }) => Err(Fault::at("call", why)),
+        Err(NotFound { code: Some(at), why }) => Err(Fault::new(why).in_item(at).inside("code")),
     }
 }
 

@@ -160,7 +160,7 @@ impl ParsedFlow {
             _ => {}
         }
         let has_list = self.foreach.is_some() || self.rows.is_some();
-        let has_items = has_list || self.each.is_some();
+        let has_items = self.has_items();
         if has_list && self.each.is_some() {
             return Err(Fault::at("each", "a node has `foreach` or `each`, not both"));
         }
@@ -211,6 +211,11 @@ impl ParsedFlow {
             reads_item: parameters.names.contains("item"),
         });
         Ok(self)
+    }
+
+    /// Whether the node consists of items.
+    pub fn has_items(&self) -> bool {
+        self.foreach.is_some() || self.rows.is_some() || self.each.is_some()
     }
 
     /// Whether anything was said.

@@ -69,11 +69,13 @@ fn read_header(header: &Map<String, Value>, builder: &mut Builder) -> Result<(),
             }
             ("vars", Value::Object(table)) => builder.vars(table.clone()).map_err(|f| f.inside(key))?,
             ("groups", Value::Object(table)) => builder.groups(table).map_err(|f| f.inside(key))?,
-            ("run" | "artifacts" | "vars" | "groups", _) => {
+            ("python", Value::Object(table)) => builder.python(table).map_err(|f| f.inside(key))?,
+            ("secrets", Value::Object(table)) => builder.secrets(table).map_err(|f| f.inside(key))?,
+            ("run" | "artifacts" | "vars" | "groups" | "python" | "secrets", _) => {
                 return Err(Fault::at(key, format!("`{key}` must be an object")));
             }
             _ => {
-                let hint = did_you_mean(key, ["forkyard", "run", "artifacts", "vars", "groups"]);
+                let hint = did_you_mean(key, ["forkyard", "run", "artifacts", "vars", "groups", "python", "secrets"]);
                 return Err(Fault::at(key, format!("the first line has no key `{key}`{hint}")));
             }
         }

@@ -65,6 +65,7 @@ pub(super) fn parse(
             state: Reads::Nothing,
             reads: Vec::new(),
             flow: None,
+            call: None,
         },
         artifacts: Vec::new(),
         artifact_results: Vec::new(),
@@ -72,7 +73,6 @@ pub(super) fn parse(
         uses: Uses::default(),
         flow: None,
     };
-    let beside = if signature.beside { signature.params.unwrap_or_default() } else { &[] };
     if op == "race"
         && let Some(key) =
             fields.keys().find(|key| !["race", "publish", "priority", "estimate"].contains(&key.as_str()))
@@ -81,7 +81,13 @@ pub(super) fn parse(
         return Err(Fault::at(key, format!("a race has no `{key}`: say it of its members")));
     }
     for (key, value) in fields {
-        parsed.field(op, signature, beside, &key, value)?;
+        parsed.field(op, signature, &key, value)?;
+    }
+    if signature.calls_python() && parsed.flow.as_ref().is_some_and(|flow| flow.has_items()) {
+        // Its function may look at the item, whatever its parameters are.
+        let item = Template::compile(&Value::from("{{ item }}")).map_err(|fault| Fault::new(fault.why))?;
+        parsed.uses.add(&item.uses());
+        parsed.detail.params.push(("item".into(), Arg::Template(item)));
     }
     // By name, for look-ups in the worker and for the node key.
     parsed.sort();
@@ -100,10 +106,10 @@ impl Parsed {
         &mut self,
         op: &str,
         signature: Signature,
-        beside: &[ParamSpec],
         key: &str,
         value: Value,
     ) -> Result<(), Fault> {
+        let beside = signature.beside;
         let wrong = |expected: &str| Fault::at(key, format!("`{key}` must be {expected}"));
         let detail = &mut self.detail;
         match key {
@@ -118,7 +124,7 @@ impl Parsed {
                     self.artifact(key, name)?;
                 }
             }
-            "params" if signature.beside => {
+            "params" if !beside.is_empty() && signature.params.is_some() => {
                 let words: Vec<_> = beside.iter().map(|spec| spec.name).collect();
                 return Err(Fault::at(
                     key,
@@ -128,7 +134,8 @@ impl Parsed {
             "params" => {
                 let Value::Object(params) = value else { return Err(wrong("a table")) };
                 for (name, value) in params {
-                    self.param(op, signature.params, &name, value).map_err(|fault| fault.inside(key))?;
+                    self.param(op, signature.params, signature.prefix(), (&name, value))
+                        .map_err(|fault| fault.inside(key))?;
                 }
             }
             "timeout" => detail.timeout = Some(duration(key, &value)?),
@@ -152,7 +159,7 @@ impl Parsed {
             }
             "estimate" => detail.estimate = Some(duration(key, &value)?),
             _ if beside.iter().any(|spec| spec.name == key) => {
-                self.param(op, signature.params, key, value)?
+                self.param(op, Some(beside), "", (key, value))?
             }
             "reads" if !signature.state => {
                 return Err(Fault::at(
@@ -164,7 +171,7 @@ impl Parsed {
             _ if flow::KEYS.contains(&key) => self.flow.get_or_insert_default().word(key, &value)?,
             _ => {
                 let known = KEYS.into_iter().chain(flow::KEYS).chain(beside.iter().map(|spec| spec.name));
-                let params = signature.params.filter(|_| !signature.beside).unwrap_or_default();
+                let params = signature.params.unwrap_or_default();
                 let hint = if params.iter().any(|spec| spec.name == key) {
                     format!("; it is a parameter of `{op}`: write it inside `params`")
                 } else {
@@ -192,8 +199,8 @@ impl Parsed {
         &mut self,
         op: &str,
         specs: Option<&[ParamSpec]>,
-        name: &str,
-        value: Value,
+        prefix: &str,
+        (name, value): (&str, Value),
     ) -> Result<(), Fault> {
         let kind = match specs {
             None => ParamKind::Any,
@@ -224,19 +231,23 @@ impl Parsed {
             && let Some(id) = Expression::whole_result(text)
             && kind.takes_result()
         {
-            self.result(name.into(), id);
+            self.result(format!("{prefix}{name}"), id);
             return Ok(());
         }
         let template = Template::compile(&value).map_err(|fault| {
             let way = fault.path.iter().rev();
             way.fold(Fault::new(fault.why), |fault, key| fault.inside_any(key)).inside(name)
         })?;
+        let full = format!("{prefix}{name}");
         if let Template::Json(text) = template {
             kind.check(&value).map_err(|_| wrong())?;
-            self.detail.params.push((name.into(), Arg::Json(text)));
+            self.detail.params.push((full, Arg::Json(text)));
+        } else if kind.is_constant() {
+            let why = format!("`{name}` must be a constant: which code a node runs is known before it runs");
+            return Err(Fault::at(name, why));
         } else {
             self.uses.add(&template.uses());
-            self.detail.params.push((name.into(), Arg::Template(template)));
+            self.detail.params.push((full, Arg::Template(template)));
         }
         Ok(())
     }
@@ -271,8 +282,8 @@ impl Parsed {
     fn check_required(&self, op: &str, signature: Signature) -> Result<(), Fault> {
         let given =
             |name: &str| self.detail.params.iter().find(|(given, _)| given == name).map(|(_, arg)| arg);
-        for spec in signature.params.unwrap_or_default() {
-            if spec.required && given(spec.name).is_none() {
+        for spec in signature.required() {
+            if given(spec.name).is_none() {
                 return Err(Fault::new(format!("`{op}` needs `{}`: {}", spec.name, spec.kind.expected())));
             }
             if spec.kind == ParamKind::Command
@@ -318,8 +329,7 @@ fn reads(value: &Value) -> Option<Reads> {
 
 /// What a parameter of this name may be.
 pub(crate) fn kind_of(signature: Signature, name: &str) -> ParamKind {
-    let specs = signature.params.unwrap_or_default();
-    specs.iter().find(|spec| spec.name == name).map_or(ParamKind::Any, |spec| spec.kind)
+    signature.spec(name).map_or(ParamKind::Any, |spec| spec.kind)
 }
 
 fn duration(key: &str, value: &Value) -> Result<Duration, Fault> {

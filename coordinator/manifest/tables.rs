@@ -49,13 +49,23 @@ pub(super) fn read(source: &Source, builder: &mut Builder) {
                     builder.problem(fault(wrong));
                 }
             }
+            ("python", Value::Object(table)) => {
+                if let Err(wrong) = builder.python(&table) {
+                    builder.problem(fault(wrong));
+                }
+            }
+            ("secrets", Value::Object(table)) => {
+                if let Err(wrong) = builder.secrets(&table) {
+                    builder.problem(fault(wrong));
+                }
+            }
             ("node", Value::Array(nodes)) => read_nodes(source, nodes, builder),
-            ("run" | "artifacts" | "vars" | "groups", _) => {
+            ("run" | "artifacts" | "vars" | "groups" | "python" | "secrets", _) => {
                 builder.problem(fault(Fault::new(format!("`{key}` must be a table"))))
             }
             ("node", _) => builder.problem(fault(Fault::new("nodes are written as [[node]] tables"))),
             _ => {
-                let hint = did_you_mean(&key, ["run", "artifacts", "vars", "groups", "node"]);
+                let hint = did_you_mean(&key, ["run", "artifacts", "vars", "groups", "python", "secrets", "node"]);
                 builder.problem(fault(Fault::new(format!("a manifest has no key `{key}`{hint}"))));
             }
         }

@@ -42,7 +42,7 @@ mod writer;
 
 pub(crate) use backend::{NewResult, NewValue};
 pub(crate) use census::{Census, NamedResults, named_results};
-pub(crate) use digests::DigestMemo;
+pub(crate) use digests::{DigestMemo, Stamp};
 pub(crate) use dir::StoreDir;
 pub use error::StoreError;
 pub(crate) use fields::read_fields;

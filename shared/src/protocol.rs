@@ -41,11 +41,15 @@ pub const ERROR_MAX_BYTES: usize = 8 << 10;
 pub enum ToZygote {
     /// What every worker of this run is to know. Descriptors: the store's lock, the pulse board, the arena.
     Setup(Setup),
+    /// The interpreter that the run's Python nodes share.
+    Python(PythonSetup),
     /// One artifact. Descriptors: its file, then its offset table if it has one.
     Artifact(ArtifactSetup),
     /// All artifacts are sent: map them, then answer [`FromZygote::Ready`].
     Attach,
-    /// Fork a worker; its [`WorkerEnds`] are already in the ipc-channel.
+    /// Fork a worker; its [`WorkerEnds`] are already in the ipc-channel. Descriptor: its [`Doorbell`].
+    ///
+    /// [`Doorbell`]: crate::sys::Doorbell
     Fork(WorkerId),
     /// Kill this worker and everything below it.
     Kill(WorkerId),
@@ -60,6 +64,30 @@ pub struct Setup {
     pub tmp_dir: String,
     /// The store's `blobs/`, absolute.
     pub blobs_dir: String,
+    /// Environment variables that commands and Python functions get and that nobody else is to see.
+    pub secrets: Vec<String>,
+}
+
+/// How the Python of a run is started. It serializes to what `worker/src/python/forkyard.py` reads.
+#[derive(Clone, Debug, Serialize, Encode, Decode)]
+pub struct PythonSetup {
+    /// The program.
+    #[serde(skip)]
+    pub interpreter: String,
+    /// Where it starts: the manifest's directory, absolute.
+    #[serde(skip)]
+    pub dir: String,
+    /// Its environment, beside what every interpreter gets.
+    #[serde(skip)]
+    pub env: Vec<(String, String)>,
+    /// Folders in which modules are looked for first, absolute.
+    pub path: Vec<String>,
+    /// Modules that are imported before the first fork; that one cannot be is an error.
+    pub preload: Vec<String>,
+    /// Modules that are imported likewise if they can be: those that nodes call.
+    pub modules: Vec<String>,
+    /// Whether some function is asynchronous.
+    pub concurrent: bool,
 }
 
 /// One artifact, as the coordinator found it.
@@ -82,10 +110,20 @@ pub struct WorkerEnds {
     pub inbox: IpcReceiver<Frame>,
 }
 
-/// Coordinator to worker: a batch of tasks, to be run in order, each claimed in the pulse first. (A worker
-/// is not told to stop: it ends when the zygote ends it.)
+/// Coordinator to worker. (A worker is not told to stop: it ends when the zygote ends it.)
 #[derive(Debug, Encode, Decode)]
-pub struct ToWorker {
+pub enum ToWorker {
+    /// Tasks to be run in order.
+    Batch(Batch),
+    /// Asynchronous tasks to be begun at once, beside those that run.
+    Begin(Vec<Task>),
+    /// Give up one of those; its completion comes nevertheless.
+    Cancel(NodeId),
+}
+
+/// A batch of tasks, to be run in order, each claimed in the pulse first.
+#[derive(Debug, Encode, Decode)]
+pub struct Batch {
     /// Its number; grows.
     pub number: u32,
     /// Which of the pulse's claim words counts it.
@@ -116,6 +154,8 @@ pub struct Task {
     pub reads: Reads,
     /// Whether somebody needs a large result as a file, so that it must not be packed.
     pub plain: bool,
+    /// Whether it must not share a Python process with other tasks: it has a time limit, or may be what ended one.
+    pub alone: bool,
 }
 
 /// Which keys of the state a task may read.
@@ -171,6 +211,8 @@ pub enum ToCoordinator {
     /// A worker's first word: its place and its process id. From the worker, so that it comes before anything it
     /// did.
     Born(WorkerId, u32),
+    /// A worker has a Python process now, with this id.
+    Python(WorkerId, u32),
     /// From a worker.
     Worker(FromWorker),
     /// From the zygote.
@@ -184,12 +226,14 @@ pub enum ToCoordinator {
 pub struct FromWorker {
     /// The sender's place in the pool.
     pub worker: WorkerId,
-    /// The batch that these belong to.
-    pub batch: u32,
+    /// The batch that these belong to; none if they were begun beside others.
+    pub batch: Option<u32>,
     /// Tasks that ended, in the order in which they ran.
     pub done: Vec<Completion>,
     /// How many tasks from the end of the batch the worker gives back unrun, after a failure.
     pub returned: u16,
+    /// How many messages about tasks beside others it has read since it said so last.
+    pub read: u16,
 }
 
 /// A task that ended.
@@ -220,6 +264,13 @@ pub struct Failure {
     pub cause: Cause,
 }
 
+impl Failure {
+    /// Whether the task was given up.
+    pub fn is_cancelled(&self) -> bool {
+        self.cause == Cause::Cancelled
+    }
+}
+
 /// What is behind a failure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Encode, Decode)]
 pub enum Cause {
@@ -232,13 +283,21 @@ pub enum Cause {
     Blob(Digest),
     /// The disk of the store is full.
     DiskFull,
+    /// The process in which it ran ended, and others ran there too: nobody knows whose fault that is.
+    Suspect,
+    /// It asks to be run again after so many milliseconds.
+    Later(u64),
+    /// It was given up because the coordinator said so.
+    Cancelled,
 }
 
 /// Zygote to coordinator.
 #[derive(Debug, Encode, Decode)]
 pub enum FromZygote {
-    /// Every artifact is mapped, or the first that could not be, with the reason.
-    Ready(Result<(), (ArtifactId, String)>),
+    /// Every artifact is mapped and Python is there, with its warnings; or the first thing that failed.
+    Ready(Result<Vec<String>, NotReady>),
+    /// The process that forks Python processes ended.
+    PythonGone(End),
     /// The system refused to fork.
     ForkFailed(WorkerId, String),
     /// A worker ended, and everything below it is gone.
@@ -249,7 +308,18 @@ pub enum FromZygote {
         pid: u32,
         /// How it ended.
         end: End,
+        /// Whether it was its Python process that ended so, which takes the worker along.
+        python: bool,
     },
+}
+
+/// Why no worker can be forked.
+#[derive(Debug, Encode, Decode)]
+pub enum NotReady {
+    /// This artifact cannot be mapped.
+    Artifact(ArtifactId, String),
+    /// Python cannot be started, or a module not be imported.
+    Python(String),
 }
 
 /// How a process ended.

@@ -4,6 +4,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::process::{Child, Command};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -54,18 +55,73 @@ pub fn pidfd_send_signal(process: &OwnedFd, signal: Signal) -> io::Result<()> {
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Starts a program that gets these descriptors as its 3rd, 4th, ..., and that the kernel kills when this process, which
+/// must have one thread, ends. It gains no privileges.
+pub fn spawn_with(mut command: Command, fds: &[BorrowedFd]) -> io::Result<Child> {
+    use std::os::unix::process::CommandExt;
+    let (parent, count) = (nix::unistd::getpid(), fds.len() as i32);
+    // Past the places where they are to go, so that none is overwritten before it is copied.
+    let from = fds.iter().map(|fd| nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(3 + count)));
+    let from: Vec<i32> = from.collect::<nix::Result<_>>()?;
+    let copies = from.clone();
+    let prepare = move || {
+        for (at, fd) in copies.iter().enumerate() {
+            place(*fd, 3 + at as i32)?;
+        }
+        nix::sys::prctl::set_no_new_privs()?;
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+        // A parent that had ended before sends nothing any more.
+        if nix::unistd::getppid() != parent {
+            return Err(Errno::ESRCH.into());
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec, the closure makes system calls that are async-signal-safe, and reads memory that
+    // was allocated before.
+    unsafe { command.pre_exec(prepare) };
+    let child = command.spawn();
+    for fd in from {
+        // SAFETY: the kernel made these descriptors for us above; nobody else has them.
+        drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    }
+    child
+}
+
+/// Gives a descriptor a number, which stays over an exec.
+fn place(fd: i32, number: i32) -> nix::Result<()> {
+    // SAFETY: the call takes two integers. It is made in a child that is about to become another program.
+    Errno::result(unsafe { libc::dup2(fd, number) }).map(drop)
+}
+
+/// Waits for a child of ours: how it ended, unless somebody has waited for it before.
+pub fn wait_for(child: Pid) -> Option<End> {
+    let mut status = 0;
+    loop {
+        // SAFETY: `status` is a valid place for the status of one child.
+        let pid = unsafe { libc::waitpid(child.as_raw(), &mut status, 0) };
+        match pid {
+            -1 if Errno::last() == Errno::EINTR => {}
+            -1 => return None,
+            _ => return Some(end_of(status)),
+        }
+    }
+}
+
+fn end_of(status: i32) -> End {
+    if libc::WIFEXITED(status) {
+        End::Exit(libc::WEXITSTATUS(status))
+    } else {
+        End::Signal(libc::WTERMSIG(status))
+    }
+}
+
 /// A child that has ended and how, if there is one. (The wrapper in nix loses children that a
 /// real-time signal killed.)
 pub fn wait_any() -> Option<(Pid, End)> {
     let mut status = 0;
     // SAFETY: `status` is a valid place for the status of one child.
     let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
-    let end = if libc::WIFEXITED(status) {
-        End::Exit(libc::WEXITSTATUS(status))
-    } else {
-        End::Signal(libc::WTERMSIG(status))
-    };
-    (pid > 0).then(|| (Pid::from_raw(pid), end))
+    (pid > 0).then(|| (Pid::from_raw(pid), end_of(status)))
 }
 
 /// Nanoseconds of CLOCK_MONOTONIC, which all processes of the machine share.

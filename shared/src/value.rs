@@ -12,6 +12,8 @@ pub enum Kind {
     Bytes,
     /// Text as a command printed it: bytes that a parameter takes as a string.
     Text,
+    /// A numpy array, as the bytes of its `.npy` file.
+    Array,
 }
 
 impl Kind {
@@ -21,6 +23,7 @@ impl Kind {
             Kind::Json => 0,
             Kind::Bytes => 1,
             Kind::Text => 2,
+            Kind::Array => 3,
         }
     }
 
@@ -30,6 +33,7 @@ impl Kind {
             Kind::Json => "json",
             Kind::Bytes => "bytes",
             Kind::Text => "text",
+            Kind::Array => "npy",
         }
     }
 
@@ -39,6 +43,7 @@ impl Kind {
             0 => Some(Kind::Json),
             1 => Some(Kind::Bytes),
             2 => Some(Kind::Text),
+            3 => Some(Kind::Array),
             _ => None,
         }
     }

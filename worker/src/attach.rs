@@ -5,7 +5,7 @@ use std::error::Error;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::ops::Deref;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -24,12 +24,15 @@ pub(crate) struct Attached {
     pub pulses: OwnedFd,
     pub arena: ArenaReader,
     pub artifacts: Vec<Artifact>,
+    /// Where a worker asks for a Python process, if the run has any Python.
+    pub python: Option<OwnedFd>,
 }
 
 /// One artifact, mapped.
 pub(crate) struct Artifact {
     pub setup: ArtifactSetup,
     file: File,
+    table_file: Option<File>,
     bytes: Map,
     table: Map,
 }
@@ -61,8 +64,9 @@ impl Artifact {
         };
         let file = File::from(file);
         let bytes = map(&file)?;
-        let table = table.map_or(Ok(Map::Forever(&[])), |table| map(&File::from(table)))?;
-        Ok(Artifact { setup, file, bytes, table })
+        let table_file = table.map(File::from);
+        let table = table_file.as_ref().map_or(Ok(Map::Forever(&[])), map)?;
+        Ok(Artifact { setup, file, table_file, bytes, table })
     }
 
     /// Maps the result of node `name`, which lies at `path`; its first bytes tell its format.
@@ -87,7 +91,8 @@ impl Artifact {
         };
         let setup = ArtifactSetup { name: name.into(), path: path.into(), pinned: true, layout };
         let bytes = if len == 0 { Map::Forever(&[]) } else { Map::Owned(Mapping::of(&file)?) };
-        Ok(Artifact { setup, file, bytes, table: table.map_or(Map::Forever(&[]), Map::Owned) })
+        let table = table.map_or(Map::Forever(&[]), Map::Owned);
+        Ok(Artifact { setup, file, table_file: None, bytes, table })
     }
 
     /// All its bytes.
@@ -106,6 +111,11 @@ impl Artifact {
     /// The records that it holds, if it holds any.
     pub fn records(&self) -> Option<Result<Records<'_>, ArtifactError>> {
         matches!(self.setup.layout, Layout::Jsonl(_)).then(|| Records::new(&self.bytes, &self.table))
+    }
+
+    /// Its file, and that of its table if it has one.
+    pub fn files(&self) -> Vec<BorrowedFd<'_>> {
+        [Some(&self.file), self.table_file.as_ref()].into_iter().flatten().map(|file| file.as_fd()).collect()
     }
 
     /// A path under which a command finds the same bytes, for as long as this process lives: the file that is

@@ -7,6 +7,7 @@ mod log;
 mod op;
 mod ops;
 pub mod params;
+mod python;
 mod reap;
 mod registry;
 mod state;
@@ -15,6 +16,7 @@ mod work;
 pub mod zygote;
 
 pub use op::{Failed, Op, Output};
+pub use python::MODULE as PYTHON_MODULE;
 pub use registry::Ops;
 pub use state::State;
 pub use task::Task;

@@ -5,10 +5,11 @@ use std::path::{Component, Path};
 /// What an op takes.
 #[derive(Clone, Copy, Default)]
 pub struct Signature {
-    /// The parameters it knows; `None`: it takes any.
+    /// The parameters it knows, which stand in `params`; `None`: it takes any.
     pub params: Option<&'static [ParamSpec]>,
-    /// Whether its parameters stand beside `op` in the manifest, and not in `params`.
-    pub beside: bool,
+    /// Words of its own, which stand beside `op`. An op that has some and takes any parameters gets those with
+    /// `params.` before their names.
+    pub beside: &'static [ParamSpec],
     /// How many artifacts it names.
     pub artifacts: Artifacts,
     /// Whether its only point is its effect on the machine: then each node is run, and the node's id
@@ -21,7 +22,27 @@ pub struct Signature {
 impl Signature {
     /// Whether it runs a command: then the files that its command line names are part of its key.
     pub fn runs_command(&self) -> bool {
-        self.params.is_some_and(|specs| specs.iter().any(|spec| spec.kind == ParamKind::Command))
+        self.beside.iter().any(|spec| spec.kind == ParamKind::Command)
+    }
+
+    /// Whether it calls a Python function: then the source of that is part of its key.
+    pub fn calls_python(&self) -> bool {
+        self.beside.iter().any(|spec| spec.kind == ParamKind::Call)
+    }
+
+    /// What comes before the name of a parameter that it takes.
+    pub fn prefix(&self) -> &'static str {
+        if self.params.is_none() && !self.beside.is_empty() { "params." } else { "" }
+    }
+
+    /// What it says of a parameter or a word of its own.
+    pub fn spec(&self, name: &str) -> Option<&'static ParamSpec> {
+        self.beside.iter().chain(self.params.unwrap_or_default()).find(|spec| spec.name == name)
+    }
+
+    /// Everything that a node must give.
+    pub fn required(&self) -> impl Iterator<Item = &'static ParamSpec> + use<> {
+        self.beside.iter().chain(self.params.unwrap_or_default()).filter(|spec| spec.required)
     }
 }
 
@@ -91,9 +112,20 @@ pub enum ParamKind {
     TextTable,
     /// A table of other nodes' results.
     Results,
+    /// A list of anything.
+    List,
+    /// A Python function: `module:function` or `file.py:function`. A constant.
+    Call,
+    /// A list of Python modules or files. A constant.
+    Modules,
 }
 
 impl ParamKind {
+    /// Whether it must be known before anything runs.
+    pub fn is_constant(self) -> bool {
+        matches!(self, ParamKind::Call | ParamKind::Modules)
+    }
+
     /// Whether another node's result may stand there.
     pub fn takes_result(self) -> bool {
         matches!(self, ParamKind::Any | ParamKind::Stream | ParamKind::Vector)
@@ -143,7 +175,12 @@ impl ParamKind {
                 let mut parts = Path::new(name).components();
                 !name.is_empty() && parts.all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
             }),
-            ParamKind::Texts => matches!(value, Array(v) if v.iter().all(text)),
+            ParamKind::Texts | ParamKind::Modules => matches!(value, Array(v) if v.iter().all(text)),
+            ParamKind::List => value.is_array(),
+            ParamKind::Call => value.as_str().and_then(|call| call.rsplit_once(':')).is_some_and(|(module, name)| {
+                let word = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || c == '_');
+                name.split('.').all(word) && (module.ends_with(".py") || module.split('.').all(word))
+            }),
             ParamKind::Command => match value {
                 Array(words) => !words.is_empty() && words.iter().all(text),
                 line => line.is_string(),
@@ -171,6 +208,9 @@ impl ParamKind {
             ParamKind::Command => "a list of strings: the program and its arguments".into(),
             ParamKind::TextTable => "a table of strings".into(),
             ParamKind::Results => r#"a table of "{{ nodes.X.result }}""#.into(),
+            ParamKind::List => "a list".into(),
+            ParamKind::Call => r#"a Python function as "module:function" or "file.py:function""#.into(),
+            ParamKind::Modules => "a list of Python modules or files".into(),
         }
     }
 }

@@ -11,13 +11,18 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-/// Kills and waits for every child of this process, which must have one thread, that is not in
-/// `known`, again and again until none is left. Returns how many had to be killed: children that had
-/// ended already are only waited for.
-pub fn kill_children_except(known: &[Pid]) -> usize {
+/// Kills and waits for every child of this process, which must have one thread.
+pub fn kill_children() {
+    kill_strangers(Vec::new);
+}
+
+/// The same for every child that is not `known`, again and again until none is left. Who is known is asked after the
+/// children were counted. Returns how many had to be killed: children that had ended already are only waited for.
+pub fn kill_strangers(mut known: impl FnMut() -> Vec<Pid>) -> usize {
     let mut killed = 0;
     loop {
         let mut strangers = children();
+        let known = known();
         strangers.retain(|child| !known.contains(child));
         if strangers.is_empty() {
             return killed;
@@ -97,19 +102,19 @@ mod tests {
     #[test]
     fn only_known_children_survive() {
         let (mut known, stranger, other) = (sleeper(), sleeper(), sleeper());
-        assert_eq!(kill_children_except(&[pid(&known)]), 2);
+        assert_eq!(kill_strangers(|| vec![pid(&known)]), 2);
         assert!(known.try_wait().unwrap().is_none(), "a known child was killed");
         for gone in [stranger, other] {
             assert_eq!(waitpid(pid(&gone), None), Err(Errno::ECHILD), "it was not waited for");
         }
-        assert_eq!(kill_children_except(&[]), 1);
+        assert_eq!(kill_strangers(Vec::new), 1);
     }
 
     #[test]
     fn a_child_that_had_ended_is_waited_for_and_not_counted() {
         let pid = pid(&Command::new("true").spawn().unwrap());
         waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
-        assert_eq!(kill_children_except(&[]), 0);
+        assert_eq!(kill_strangers(Vec::new), 0);
         assert_eq!(waitpid(pid, None), Err(Errno::ECHILD));
     }
 

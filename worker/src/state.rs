@@ -34,6 +34,11 @@ impl<'a> State<'a> {
         if let Some(own) = self.writes.borrow().get(key) {
             return own.as_deref().map(|json| parse(key, json)).transpose();
         }
+        self.json(key)?.map(|json| parse(key, json)).transpose()
+    }
+
+    /// The JSON text of a key, as it was when the task began.
+    pub(crate) fn json(&self, key: &str) -> Result<Option<&'a [u8]>, Failed> {
         let declared = match self.reads {
             Reads::All => true,
             Reads::Keys(keys) => keys.iter().any(|known| known == key),
@@ -44,8 +49,7 @@ impl<'a> State<'a> {
                 "the node reads the state's `{key}` and does not say so: reads = [\"{key}\"], or reads = \"state\" for all of it"
             )));
         }
-        let json = self.snapshot.get(key).map_err(broken)?;
-        json.map(|json| parse(key, json)).transpose()
+        self.snapshot.get(key).map_err(broken)
     }
 
     /// Calls `f` with every key that is set and its JSON text. Each key comes once, in an order that depends on what
@@ -92,17 +96,21 @@ impl<'a> State<'a> {
     }
 
     /// Everything that was written.
-    pub(crate) fn into_writes(self) -> Result<Writes, Failed> {
-        let writes: Writes = self.writes.into_inner().into_iter().collect();
-        let len = |(key, json): &(String, Option<Vec<u8>>)| key.len() + json.as_ref().map_or(0, Vec::len) + 8;
-        let bytes: usize = writes.iter().map(len).sum();
-        if bytes > STATE_MAX_BYTES {
-            return Err(Failed::new(format!(
-                "the node writes {bytes} bytes of state, and {STATE_MAX_BYTES} is the most: large things belong into its result"
-            )));
-        }
-        Ok(writes)
+    pub(crate) fn take_writes(&self) -> Writes {
+        self.writes.take().into_iter().collect()
     }
+}
+
+/// The writes, if they are not too many.
+pub(crate) fn within_limits(writes: Writes) -> Result<Writes, Failed> {
+    let len = |(key, json): &(String, Option<Vec<u8>>)| key.len() + json.as_ref().map_or(0, Vec::len) + 8;
+    let bytes: usize = writes.iter().map(len).sum();
+    if bytes > STATE_MAX_BYTES {
+        return Err(Failed::new(format!(
+            "the node writes {bytes} bytes of state, and {STATE_MAX_BYTES} is the most: large things belong into its result"
+        )));
+    }
+    Ok(writes)
 }
 
 fn parse<T: DeserializeOwned>(key: &str, json: &[u8]) -> Result<T, Failed> {

@@ -32,18 +32,19 @@ pub struct Task<'a> {
 pub(crate) type MappedResults = LruCache<Digest, Rc<Artifact>>;
 
 impl<'a> Task<'a> {
-    pub(crate) fn new(
-        message: &'a protocol::Task,
-        attached: &'a Attached,
-        mapped: &mut MappedResults,
-    ) -> Result<Task<'a>, Failed> {
+    /// A task whose results of other nodes are not mapped as artifacts yet.
+    pub(crate) fn new(message: &'a protocol::Task, attached: &'a Attached) -> Task<'a> {
         let state = State::new(&attached.arena, message.context, &message.reads);
-        let mut task = Task { message, attached, results: Vec::new(), state };
-        for (name, value) in &message.artifact_results {
-            let result = task.map_result(name, value, mapped)?;
-            task.results.push(result);
+        Task { message, attached, results: Vec::new(), state }
+    }
+
+    /// Maps the results that are its artifacts.
+    pub(crate) fn map_results(&mut self, mapped: &mut MappedResults) -> Result<(), Failed> {
+        for (name, value) in &self.message.artifact_results {
+            let result = self.map_result(name, value, mapped)?;
+            self.results.push(result);
         }
-        Ok(task)
+        Ok(())
     }
 
     fn map_result(
@@ -100,7 +101,7 @@ impl<'a> Task<'a> {
                 match kind {
                     Kind::Json => serde_json::from_slice(&bytes),
                     Kind::Text => serde_json::from_value(String::from_utf8_lossy(&bytes).into()),
-                    Kind::Bytes => {
+                    Kind::Bytes | Kind::Array => {
                         return Err(Failed::new(format!(
                             "parameter {name} is a result of bytes; the node that makes it can say output = \"json\" or \"text\""
                         )));
@@ -122,10 +123,6 @@ impl<'a> Task<'a> {
     /// The state that the nodes share, as this one sees it.
     pub fn state(&self) -> &State<'a> {
         &self.state
-    }
-
-    pub(crate) fn into_state(self) -> State<'a> {
-        self.state
     }
 
     /// The only artifact of the task as a matrix of (rows, columns).
@@ -159,8 +156,22 @@ impl<'a> Task<'a> {
     }
 
     pub(crate) fn artifacts(&self) -> impl Iterator<Item = &Artifact> {
-        let named = self.message.artifacts.iter().map(|id| &self.attached.artifacts[id.index()]);
-        named.chain(self.results.iter().map(Rc::as_ref))
+        self.named_artifacts().chain(self.results.iter().map(Rc::as_ref))
+    }
+
+    /// Those of the run.
+    pub(crate) fn named_artifacts(&self) -> impl Iterator<Item = &'a Artifact> {
+        self.message.artifacts.iter().map(|id| &self.attached.artifacts[id.index()])
+    }
+
+    /// Results of other nodes that are its artifacts, by the nodes' names.
+    pub(crate) fn results(&self) -> &'a [(String, Param)] {
+        &self.message.artifact_results
+    }
+
+    /// All parameters, by name.
+    pub(crate) fn params(&self) -> &'a [(String, Param)] {
+        &self.message.params
     }
 
     pub(crate) fn raw(&self, name: &str) -> Option<&'a Param> {
@@ -215,6 +226,11 @@ impl<'a> Task<'a> {
 
     pub(crate) fn run_token(&self) -> &'a str {
         &self.attached.setup.token
+    }
+
+    /// Names of variables that a command gets as they are.
+    pub(crate) fn secrets(&self) -> &'a [String] {
+        &self.attached.setup.secrets
     }
 }
 

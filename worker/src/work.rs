@@ -2,25 +2,28 @@
 //! zygote ends it, or dies itself (then the kernel ends it).
 
 use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use forkyard_shared::codec::{self, Frame};
-use forkyard_shared::ids::WorkerId;
+use forkyard_shared::ids::{NodeId, WorkerId};
 use forkyard_shared::mapping::PulsePage;
 use forkyard_shared::protocol::{
-    Cause, Completion, ERROR_MAX_BYTES, FLUSH_BYTES, Failure, FromWorker, LOG_MAX_BYTES, Task as Message,
-    ToCoordinator, ToWorker, WorkerEnds, Writes,
+    Batch, Cause, Completion, ERROR_MAX_BYTES, FLUSH_BYTES, Failure, FromWorker, LOG_MAX_BYTES,
+    Task as Message, ToCoordinator, ToWorker, WorkerEnds, Writes,
 };
 use forkyard_shared::sys;
 use forkyard_shared::value::{Body, INLINE_MAX_BYTES, Kind, Value};
-use ipc_channel::IpcError;
+use ipc_channel::{IpcError, TryRecvError};
 use ipc_channel::ipc::{IpcReceiver, IpcSender};
 
 use crate::attach::Attached;
 use crate::op::{Failed, Output};
+use crate::python::{Ended, Flights, Gone, Secrets, Unsent};
 use crate::reap;
 use crate::registry::Ops;
+use crate::state::within_limits;
 use crate::task::{MappedResults, Task};
 
 /// How long a worker looks for its next batch before it sleeps. Waking a sleeper costs some 50 us,
@@ -33,6 +36,15 @@ const REPORT_AT_ONCE_NS: u64 = 100_000;
 /// Results of other nodes that stay mapped as artifacts.
 const MAPPED_RESULTS_MAX: usize = 16;
 
+/// Python tasks that are handed over together, if they are quick.
+const GROUP_MAX: usize = 32;
+
+/// A group should take about this long: what is handed over cannot be taken back.
+const GROUP_NS: u64 = 1_000_000;
+
+/// Messages that were read while nothing ended, after which the coordinator is told so.
+const READ_MAX: u16 = 16;
+
 pub(crate) struct Worker<'a> {
     id: WorkerId,
     ops: &'a Ops,
@@ -40,8 +52,35 @@ pub(crate) struct Worker<'a> {
     pulse: PulsePage,
     mapped: MappedResults,
     outbox: &'a IpcSender<Frame>,
+    doorbell: OwnedFd,
     pending: Vec<Completion>,
     pending_bytes: usize,
+    secrets: &'a Secrets,
+    python: Flights<'a>,
+    /// What a Python task took lately.
+    python_ns: u64,
+    /// Messages about tasks that run beside others, read since the last report of such.
+    read: u16,
+}
+
+/// Why a worker serves no more.
+pub(crate) enum Served {
+    /// Nobody needs it.
+    Enough,
+    /// Its Python process has ended, with which it is one.
+    PythonEnded,
+}
+
+/// Why it stops.
+enum Stop {
+    Channel(IpcError),
+    PythonEnded,
+}
+
+impl From<IpcError> for Stop {
+    fn from(error: IpcError) -> Stop {
+        Stop::Channel(error)
+    }
 }
 
 impl<'a> Worker<'a> {
@@ -50,92 +89,285 @@ impl<'a> Worker<'a> {
         ops: &'a Ops,
         attached: &'a Attached,
         outbox: &'a IpcSender<Frame>,
+        doorbell: OwnedFd,
     ) -> std::io::Result<Worker<'a>> {
         let pulse = PulsePage::map(&attached.pulses, id.index())?;
         let mapped = MappedResults::new(MAPPED_RESULTS_MAX);
-        Ok(Worker { id, ops, attached, pulse, mapped, outbox, pending: Vec::new(), pending_bytes: 0 })
+        // As long as the process.
+        let secrets: &Secrets = Box::leak(Box::new(Secrets::of(&attached.setup.secrets)));
+        let python = Flights::new(attached, secrets);
+        let (pending, pending_bytes) = (Vec::new(), 0);
+        Ok(Worker {
+            id,
+            ops,
+            attached,
+            pulse,
+            mapped,
+            outbox,
+            doorbell,
+            pending,
+            pending_bytes,
+            secrets,
+            python,
+            python_ns: 0,
+            read: 0,
+        })
     }
 
     /// Serves until it is ended from outside, or the coordinator is gone, which the zygote will act on.
     ///
     /// # Errors
     /// Why it cannot go on.
-    pub fn serve(mut self, ends: WorkerEnds) -> Result<(), String> {
+    pub fn serve(mut self, ends: WorkerEnds) -> Result<Served, String> {
         loop {
-            let served = receive(&ends.inbox).and_then(|frame| {
-                let batch = codec::decode(&frame.0).map_err(|error| IpcError::Io(io::Error::other(error)))?;
-                self.run(&batch)
+            let served = self.next(&ends.inbox).and_then(|frame| match frame {
+                Some(frame) => self.obey(&frame),
+                None => Ok(()),
             });
             match served {
                 Ok(()) => {}
-                Err(IpcError::Disconnected) => return Ok(()),
-                Err(IpcError::Io(error))
+                Err(Stop::PythonEnded) => return Ok(Served::PythonEnded),
+                Err(Stop::Channel(IpcError::Disconnected)) => return Ok(Served::Enough),
+                Err(Stop::Channel(IpcError::Io(error)))
                     if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) =>
                 {
-                    return Ok(());
+                    return Ok(Served::Enough);
                 }
-                Err(error) => return Err(error.to_string()),
+                Err(Stop::Channel(error)) => return Err(error.to_string()),
             }
         }
     }
 
-    fn run(&mut self, batch: &ToWorker) -> Result<(), IpcError> {
-        let slot = usize::from(batch.slot);
+    /// The next message; none if something else had to be done.
+    fn next(&mut self, inbox: &IpcReceiver<Frame>) -> Result<Option<Frame>, Stop> {
+        if self.python.tasks().is_empty() {
+            return Ok(Some(receive(inbox)?));
+        }
+        match inbox.try_recv() {
+            Ok(frame) => return Ok(Some(frame)),
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::IpcError(error)) => return Err(error.into()),
+        }
+        let doorbell = self.doorbell.try_clone().map_err(IpcError::Io)?;
+        let (ended, rung) = self.wait_for_python(Some(doorbell.as_fd()), None)?;
+        if rung {
+            // Nobody counts how often.
+            nix::unistd::read(&self.doorbell, &mut [0; 8]).ok();
+        }
+        for ended in ended {
+            self.put(ended.node, ended.started_ns, ended.duration_ns, ended.attempt);
+            if self.pending_bytes > FLUSH_BYTES {
+                self.report_begun()?;
+            }
+        }
+        self.report_begun()?;
+        Ok(None)
+    }
+
+    fn obey(&mut self, frame: &Frame) -> Result<(), Stop> {
+        match codec::decode(&frame.0) {
+            Ok(ToWorker::Batch(batch)) => self.run(batch),
+            Ok(ToWorker::Begin(tasks)) => self.begin(tasks),
+            Ok(ToWorker::Cancel(node)) => {
+                self.python.cancel(node);
+                Ok(())
+            }
+            Err(error) => Err(Stop::Channel(IpcError::Io(io::Error::other(error)))),
+        }
+    }
+
+    /// Runs a batch in its order.
+    fn run(&mut self, batch: Batch) -> Result<(), Stop> {
+        let (slot, number) = (usize::from(batch.slot), batch.number);
+        let mut tasks: Vec<Option<Message>> = batch.tasks.into_iter().map(Some).collect();
         let mut returned = 0;
         let mut now = sys::now_ns();
-        while let Some(index) = self.pulse.claim(slot, batch.number) {
-            let message = &batch.tasks[usize::from(index)];
+        while let Some(index) = self.pulse.claim(slot, number) {
+            let message = tasks[usize::from(index)].take().expect("BUG: a task that is claimed twice");
+            if self.ops.get(message.op).signature().calls_python() {
+                let group = self.group(message, &mut tasks, (slot, number), usize::from(index));
+                self.run_group(group, (slot, number))?;
+                now = sys::now_ns();
+                continue;
+            }
             let started_ns = now;
             self.pulse.begin(message.node, started_ns);
-            let Attempt { outcome, writes, generates, log } = self.attempt(message);
+            let attempt = self.attempt(&message);
             self.pulse.end();
             now = sys::now_ns();
             let duration_ns = now - started_ns;
             if duration_ns > REPORT_AT_ONCE_NS {
                 // What a command left running must not outlive its task. (Starting one takes longer
                 // than this, so that short tasks need not ask.)
-                reap::kill_children_except(&[]);
+                reap::kill_children();
             }
-            if outcome.is_err() {
+            if attempt.outcome.is_err() {
                 // Later tasks of the batch may depend on this one: the coordinator decides anew.
-                returned = self.pulse.take_back(slot, batch.number).len() as u16;
+                returned = self.pulse.take_back(slot, number).len() as u16;
             }
-            let written: usize =
-                writes.iter().map(|(key, json)| 8 + key.len() + json.as_ref().map_or(0, Vec::len)).sum();
-            self.pending_bytes += 64 + log.len() + inline_bytes(&outcome) + written;
-            let node = message.node;
-            self.pending.push(Completion { node, started_ns, duration_ns, outcome, writes, generates, log });
+            self.put(message.node, started_ns, duration_ns, attempt);
             if duration_ns > REPORT_AT_ONCE_NS || self.pending_bytes > FLUSH_BYTES {
-                self.report(batch.number, std::mem::take(&mut returned))?;
+                self.report(Some(number), std::mem::take(&mut returned))?;
             }
         }
         if !self.pending.is_empty() || returned > 0 {
-            self.report(batch.number, returned)?;
+            self.report(Some(number), returned)?;
         }
         Ok(())
     }
 
-    fn report(&mut self, batch: u32, returned: u16) -> Result<(), IpcError> {
-        let done = std::mem::take(&mut self.pending);
+    /// The claimed task, and as many Python tasks after it as are quick enough to be handed over with it.
+    fn group(
+        &self,
+        first: Message,
+        tasks: &mut [Option<Message>],
+        (slot, number): (usize, u32),
+        index: usize,
+    ) -> Vec<Message> {
+        let fits = GROUP_NS.checked_div(self.python_ns).unwrap_or(1).clamp(1, GROUP_MAX as u64) as usize;
+        let most = if first.alone { 1 } else { fits };
+        let mut group = vec![first];
+        let joins = |message: &Message| {
+            !message.alone && self.ops.get(message.op).signature().calls_python()
+        };
+        for at in index + 1.. {
+            if group.len() >= most || !tasks.get(at).and_then(Option::as_ref).is_some_and(joins) {
+                break;
+            }
+            match self.pulse.claim(slot, number) {
+                Some(claimed) if usize::from(claimed) == at => group.extend(tasks[at].take()),
+                // It was taken back meanwhile.
+                _ => break,
+            }
+        }
+        group
+    }
+
+    /// Has Python run tasks in their order, up to the first that fails.
+    fn run_group(&mut self, group: Vec<Message>, (slot, number): (usize, u32)) -> Result<(), Stop> {
+        self.pulse.begin(group[0].node, sys::now_ns());
+        let unsent = match self.start_python()? {
+            Ok(()) => self.python.hand_over_in_order(group),
+            Err(why) => Unsent::all(group, why),
+        };
+        let (mut left, mut failed, mut slow) = (0, false, false);
+        while !self.python.tasks().is_empty() {
+            for ended in self.wait_for_python(None, Some(number))?.0 {
+                self.python_ns = ended.duration_ns;
+                left += ended.left;
+                failed |= ended.attempt.outcome.is_err();
+                slow |= ended.duration_ns > REPORT_AT_ONCE_NS;
+                self.put(ended.node, ended.started_ns, ended.duration_ns, ended.attempt);
+                if self.pending_bytes > FLUSH_BYTES {
+                    self.report(Some(number), 0)?;
+                }
+            }
+            if let Some(next) = self.python.tasks().first() {
+                self.pulse.begin(next.node, sys::now_ns());
+            }
+        }
+        self.pulse.end();
+        match unsent {
+            Some(Unsent { message, failure, after }) if !failed => {
+                let attempt = Attempt::of(&Task::new(&message, self.attached), Err(failure));
+                self.put(message.node, sys::now_ns(), 0, attempt);
+                (left, failed) = (after, true);
+            }
+            Some(Unsent { after, .. }) => left += 1 + after,
+            None => {}
+        }
+        if failed {
+            // Later tasks of the batch may depend on this one: the coordinator decides anew.
+            left += self.pulse.take_back(slot, number).len();
+        }
+        if failed || slow || self.pending_bytes > FLUSH_BYTES {
+            self.report(Some(number), left as u16)?;
+        }
+        Ok(())
+    }
+
+    /// Begins tasks beside those that run.
+    fn begin(&mut self, tasks: Vec<Message>) -> Result<(), Stop> {
+        self.read += 1;
+        let refused = match self.start_python()? {
+            Ok(()) => self.python.hand_over(tasks),
+            Err(why) => tasks.into_iter().map(|message| (message, Failed::new(why.clone()))).collect(),
+        };
+        for (message, failed) in refused {
+            let attempt = Attempt::of(&Task::new(&message, self.attached), Err(failed));
+            self.put(message.node, sys::now_ns(), 0, attempt);
+        }
+        self.report_begun()
+    }
+
+    /// Makes sure that there is a Python process; else why not.
+    fn start_python(&mut self) -> Result<Result<(), String>, Stop> {
+        if self.python.pid().is_none() {
+            if let Err(why) = self.python.start() {
+                return Ok(Err(why));
+            }
+            let born = ToCoordinator::Python(self.id, self.python.pid().unwrap_or_default());
+            self.outbox.send(Frame(codec::encode(&born)))?;
+        }
+        Ok(Ok(()))
+    }
+
+    /// What Python has ended, once there is something or the doorbell rings.
+    fn wait_for_python(
+        &mut self,
+        doorbell: Option<BorrowedFd>,
+        batch: Option<u32>,
+    ) -> Result<(Vec<Ended>, bool), Stop> {
+        match self.python.wait(doorbell) {
+            Ok(ended) => Ok(ended),
+            Err(Gone) => {
+                let suspects: Vec<NodeId> = self.python.tasks().iter().map(|task| task.node).collect();
+                match suspects.as_slice() {
+                    // Whoever hears of our end looks here for what was running.
+                    [alone] => self.pulse.begin(*alone, sys::now_ns()),
+                    several => {
+                        self.pulse.end();
+                        for node in several {
+                            let failure = Failure { message: String::new(), cause: Cause::Suspect };
+                            self.put(*node, sys::now_ns(), 0, Attempt::failed(failure));
+                        }
+                    }
+                }
+                self.report(batch, 0)?;
+                Err(Stop::PythonEnded)
+            }
+        }
+    }
+
+    /// A task has ended: the coordinator is told with the next report.
+    fn put(&mut self, node: NodeId, started_ns: u64, duration_ns: u64, attempt: Attempt) {
+        let Attempt { outcome, writes, generates, log } = attempt;
+        let written: usize =
+            writes.iter().map(|(key, json)| 8 + key.len() + json.as_ref().map_or(0, Vec::len)).sum();
+        self.pending_bytes += 64 + log.len() + inline_bytes(&outcome) + written;
+        self.pending.push(Completion { node, started_ns, duration_ns, outcome, writes, generates, log });
+    }
+
+    fn report_begun(&mut self) -> Result<(), Stop> {
+        if !self.pending.is_empty() || self.read >= READ_MAX {
+            self.report(None, 0)?;
+        }
+        Ok(())
+    }
+
+    fn report(&mut self, batch: Option<u32>, returned: u16) -> Result<(), IpcError> {
         self.pending_bytes = 0;
-        let message = FromWorker { worker: self.id, batch, done, returned };
-        let frame = Frame(codec::encode(&ToCoordinator::Worker(message)));
-        self.outbox.send(frame)
+        let done = std::mem::take(&mut self.pending);
+        let read = std::mem::take(&mut self.read);
+        let message = FromWorker { worker: self.id, batch, done, returned, read };
+        self.outbox.send(Frame(codec::encode(&ToCoordinator::Worker(message))))
     }
 
     fn attempt(&mut self, message: &Message) -> Attempt {
-        let task = match Task::new(message, self.attached, &mut self.mapped) {
-            Ok(task) => task,
-            Err(failed) => {
-                let failure = Failure { message: failed.message, cause: failed.cause };
-                return Attempt {
-                    outcome: Err(failure),
-                    writes: Writes::new(),
-                    generates: false,
-                    log: failed.log,
-                };
-            }
-        };
+        let mut task = Task::new(message, self.attached);
+        if let Err(failed) = task.map_results(&mut self.mapped) {
+            return Attempt::of(&task, Err(failed));
+        }
         let op = self.ops.get(message.op);
         let mut result = catch_unwind(AssertUnwindSafe(|| op.run(&task)))
             .unwrap_or_else(|panic| Err(Failed::new(format!("the op panicked: {}", panic_text(&*panic)))));
@@ -147,11 +379,28 @@ impl<'a> Worker<'a> {
             );
             result = Err(Failed::new(text).because(Cause::Artifact(id)));
         }
-        let generates = result.as_ref().is_ok_and(|output| {
+        let result = result.and_then(|output| Ok((output, within_limits(task.state().take_writes())?)));
+        let mut attempt = Attempt::of(&task, result);
+        attempt.hide(self.secrets);
+        attempt
+    }
+}
+
+/// What came of a task.
+pub(crate) struct Attempt {
+    pub outcome: Result<Value, Failure>,
+    writes: Writes,
+    generates: bool,
+    log: Vec<u8>,
+}
+
+impl Attempt {
+    /// What an op's result comes to.
+    pub fn of(task: &Task, result: Result<(Output, Writes), Failed>) -> Attempt {
+        let generates = result.as_ref().is_ok_and(|(output, _)| {
             matches!(&output.value, Value { kind: Kind::Json, body: Body::Inline(bytes), .. } if bytes.starts_with(NODES))
         });
-        let result = result.and_then(|output| outsized(&task, output));
-        let result = result.and_then(|output| Ok((output, task.into_state().into_writes()?)));
+        let result = result.and_then(|(output, writes)| Ok((outsized(task, output)?, writes)));
         let (outcome, writes, mut log) = match result {
             Ok((output, writes)) => (Ok(output.value), writes, output.log),
             Err(failed) => {
@@ -163,14 +412,20 @@ impl<'a> Worker<'a> {
         log.truncate(LOG_MAX_BYTES);
         Attempt { outcome, writes, generates, log }
     }
-}
 
-/// What came of a task.
-struct Attempt {
-    outcome: Result<Value, Failure>,
-    writes: Writes,
-    generates: bool,
-    log: Vec<u8>,
+    fn failed(failure: Failure) -> Attempt {
+        Attempt { outcome: Err(failure), writes: Writes::new(), generates: false, log: Vec::new() }
+    }
+
+    /// Takes the values of secrets out of what people read.
+    pub fn hide(&mut self, secrets: &Secrets) {
+        secrets.hide(&mut self.log);
+        if let Err(failure) = &mut self.outcome {
+            let mut message = std::mem::take(&mut failure.message).into_bytes();
+            secrets.hide(&mut message);
+            failure.message = String::from_utf8_lossy(&message).into_owned();
+        }
+    }
 }
 
 /// How a result starts that is nodes: keys are sorted, and `$` comes before letters.

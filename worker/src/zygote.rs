@@ -13,7 +13,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use forkyard_shared::arena::ArenaReader;
 use forkyard_shared::codec::{self, Frame};
 use forkyard_shared::ids::{ArtifactId, WorkerId};
-use forkyard_shared::protocol::{ArtifactSetup, FromZygote, Setup, ToCoordinator, ToZygote, WorkerEnds};
+use forkyard_shared::protocol::{
+    ArtifactSetup, End, FromZygote, NotReady, PythonSetup, Setup, ToCoordinator, ToZygote, WorkerEnds,
+};
 use forkyard_shared::sys;
 use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
 use nix::errno::Errno;
@@ -26,9 +28,10 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, dup2_stdout, getppid, setpgid};
 
 use crate::attach::{Artifact, Attached};
+use crate::python::{CHILD_ENDED, Host, Kin};
 use crate::reap;
 use crate::registry::Ops;
-use crate::work::Worker;
+use crate::work::{Served, Worker};
 
 /// The coordinator's side of a zygote.
 pub struct Zygote {
@@ -84,6 +87,8 @@ struct Birth {
     zygote: u32,
     worker: WorkerId,
     ends: WorkerEnds,
+    /// Readable when the coordinator has sent something to a worker that waits for more than that.
+    doorbell: OwnedFd,
 }
 
 struct Loop<'a> {
@@ -97,6 +102,10 @@ struct Loop<'a> {
     setup: Option<(Setup, [OwnedFd; 3])>,
     artifacts: Vec<(ArtifactSetup, OwnedFd, Option<OwnedFd>)>,
     attached: Option<&'static Attached>,
+    python_setup: Option<PythonSetup>,
+    python: Option<Host>,
+    /// The Python processes of workers.
+    kin: Kin,
 }
 
 impl<'a> Loop<'a> {
@@ -137,6 +146,9 @@ impl<'a> Loop<'a> {
             setup: None,
             artifacts: Vec::new(),
             attached: None,
+            python_setup: None,
+            python: None,
+            kin: Kin::default(),
         })
     }
 
@@ -174,7 +186,7 @@ impl<'a> Loop<'a> {
 
     /// Kills everything below and says why, if that is news to anybody.
     fn end(&mut self, why: &str) -> i32 {
-        reap::kill_children_except(&[]);
+        reap::kill_children();
         if why.is_empty() {
             return 0;
         }
@@ -190,6 +202,7 @@ impl<'a> Loop<'a> {
                 let fds = <[OwnedFd; 3]>::try_from(fds.collect::<Vec<_>>());
                 self.setup = Some((setup, fds.map_err(|_| "setup without its descriptors")?));
             }
+            ToZygote::Python(setup) => self.python_setup = Some(setup),
             ToZygote::Artifact(setup) => {
                 let file = fds.next().ok_or("an artifact without a descriptor")?;
                 self.artifacts.push((setup, file, fds.next()));
@@ -200,7 +213,7 @@ impl<'a> Loop<'a> {
             }
             ToZygote::Fork(worker) => {
                 let ends = self.ends.recv().map_err(|error| error.to_string())?;
-                return self.fork(worker, ends);
+                return self.fork(worker, ends, fds.next().ok_or("a worker without its doorbell")?);
             }
             ToZygote::Kill(worker) => {
                 let pid = self.workers.iter().find(|(_, id)| **id == worker).map(|(pid, _)| *pid);
@@ -212,8 +225,9 @@ impl<'a> Loop<'a> {
         Ok(None)
     }
 
-    fn attach(&mut self) -> Result<(), (ArtifactId, String)> {
-        // Mapping reads whole files. There is nothing below yet that would have to be ended first.
+    fn attach(&mut self) -> Result<Vec<String>, NotReady> {
+        // Mapping reads whole files, and Python imports whatever it is told to. There is nothing below yet that would
+        // have to be ended first, but the interpreter, which the kernel ends.
         let end = SigSet::from(Signal::SIGTERM);
         end.thread_unblock().ok();
         let attached = self.map_all();
@@ -221,30 +235,45 @@ impl<'a> Loop<'a> {
         attached
     }
 
-    fn map_all(&mut self) -> Result<(), (ArtifactId, String)> {
+    fn map_all(&mut self) -> Result<Vec<String>, NotReady> {
         let (setup, [lock, pulses, arena]) = self.setup.take().expect("BUG: attach before setup");
+        let python = self.python_setup.take();
+        let python = python.map(|python| Host::start(python, &setup.token, &setup.secrets));
+        self.python = python.transpose().map_err(NotReady::Python)?;
         let artifacts = std::mem::take(&mut self.artifacts).into_iter().enumerate();
         let artifacts = artifacts.map(|(index, (setup, file, table))| {
-            Artifact::map(setup, file, table).map_err(|e| (ArtifactId::new(index), e.to_string()))
+            Artifact::map(setup, file, table)
+                .map_err(|error| NotReady::Artifact(ArtifactId::new(index), error.to_string()))
         });
-        let artifacts = artifacts.collect::<Result<_, _>>()?;
-        let arena =
-            ArenaReader::read_only(&arena).map_err(|error| (ArtifactId::new(0), error.to_string()))?;
-        let attached = Attached { setup, _lock: lock, pulses, arena, artifacts };
+        let artifacts: Vec<Artifact> = artifacts.collect::<Result<_, _>>()?;
+        let arena = ArenaReader::read_only(&arena)
+            .map_err(|error| NotReady::Artifact(ArtifactId::new(0), error.to_string()))?;
+        let warnings = match &self.python {
+            Some(python) => python.prepare(&artifacts).map_err(NotReady::Python)?,
+            None => Vec::new(),
+        };
+        let control = self.python.as_ref().map(|python| python.control().try_clone()).transpose();
+        let python = control.map_err(|error| NotReady::Python(error.to_string()))?;
+        let attached = Attached { setup, _lock: lock, pulses, arena, artifacts, python };
         // Every worker refers to it for as long as it lives, which is as long as the process.
         self.attached = Some(Box::leak(Box::new(attached)));
-        Ok(())
+        Ok(warnings)
     }
 
-    fn fork(&mut self, worker: WorkerId, ends: WorkerEnds) -> Result<Option<Birth>, String> {
+    fn fork(
+        &mut self,
+        worker: WorkerId,
+        ends: WorkerEnds,
+        doorbell: OwnedFd,
+    ) -> Result<Option<Birth>, String> {
         let zygote = std::process::id();
         match sys::fork() {
             Ok(ForkResult::Parent { child }) => {
                 self.workers.insert(child, worker);
-                // `ends` is closed here: only the worker holds it now.
+                // `ends` and `doorbell` are closed here: only the worker holds them now.
                 Ok(None)
             }
-            Ok(ForkResult::Child) => Ok(Some(Birth { zygote, worker, ends })),
+            Ok(ForkResult::Child) => Ok(Some(Birth { zygote, worker, ends, doorbell })),
             Err(error) => {
                 self.tell(FromZygote::ForkFailed(worker, error.to_string()))?;
                 Ok(None)
@@ -258,10 +287,10 @@ impl<'a> Loop<'a> {
         let attached = attached.expect("BUG: fork before attach");
         // An op's panic is its task's error, and is reported as that.
         std::panic::set_hook(Box::new(|_| {}));
-        let run = || -> Result<(), Box<dyn std::error::Error>> {
+        let run = || -> Result<Served, Box<dyn std::error::Error>> {
             prctl::set_pdeathsig(Signal::SIGKILL)?;
             if getppid().as_raw() as u32 != birth.zygote {
-                return Ok(());
+                return Ok(Served::Enough);
             }
             let born = ToCoordinator::Born(birth.worker, std::process::id());
             outbox.send(Frame(codec::encode(&born)))?;
@@ -270,10 +299,11 @@ impl<'a> Loop<'a> {
             prctl::set_no_new_privs()?;
             sigprocmask(SigmaskHow::SIG_SETMASK, Some(&inherited_mask), None)?;
             attached.guard()?;
-            Ok(Worker::new(birth.worker, ops, attached, &outbox)?.serve(birth.ends)?)
+            Ok(Worker::new(birth.worker, ops, attached, &outbox, birth.doorbell)?.serve(birth.ends)?)
         };
         match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
-            Ok(Ok(())) => 0,
+            Ok(Ok(Served::Enough)) => 0,
+            Ok(Ok(Served::PythonEnded)) => CHILD_ENDED,
             Ok(Err(error)) => {
                 eprintln!("forkyard: worker stops: {error}");
                 70
@@ -285,20 +315,42 @@ impl<'a> Loop<'a> {
     /// Waits for every child that has ended, kills what they left behind, and reports the workers
     /// among them.
     fn bury(&mut self) {
-        let mut dead = Vec::new();
+        let (mut dead, mut news) = (Vec::new(), Vec::new());
         while let Some((pid, end)) = sys::wait_any() {
             if let Some(worker) = self.workers.remove(&pid) {
-                dead.push(FromZygote::Died { worker, pid: pid.as_raw() as u32, end });
+                dead.push((worker, pid, end));
+            } else if self.python.as_ref().is_some_and(|python| python.pid() == pid) {
+                news.push(FromZygote::PythonGone(end));
+            } else {
+                self.learn_of_kin();
+                self.kin.note_end(pid, end);
             }
         }
-        if dead.is_empty() {
+        if dead.is_empty() && news.is_empty() {
             return;
         }
-        let known: Vec<Pid> = self.workers.keys().copied().collect();
-        reap::kill_children_except(&known);
-        for death in dead {
+        self.learn_of_kin();
+        for (worker, pid, end) in dead {
+            let of_python = self.kin.bury(pid);
+            let python = of_python.filter(|_| end == End::Exit(CHILD_ENDED));
+            let (pid, end) = (pid.as_raw() as u32, python.unwrap_or(end));
+            news.push(FromZygote::Died { worker, pid, end, python: python.is_some() });
+        }
+        reap::kill_strangers(|| {
+            // A Python process that was forked meanwhile is told of before it becomes our child.
+            self.learn_of_kin();
+            let python = self.python.as_ref().map(Host::pid);
+            self.workers.keys().copied().chain(self.kin.living()).chain(python).collect()
+        });
+        for death in news {
             // A coordinator that cannot hear it is gone, which the next poll tells.
             self.tell(death).ok();
+        }
+    }
+
+    fn learn_of_kin(&mut self) {
+        if let Some(python) = &self.python {
+            self.kin.learn(python);
         }
     }
 

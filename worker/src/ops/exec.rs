@@ -26,7 +26,7 @@ pub(super) struct Exec;
 
 impl Op for Exec {
     fn signature(&self) -> Signature {
-        const PARAMS: &[ParamSpec] = &[
+        const BESIDE: &[ParamSpec] = &[
             ParamSpec::optional("cwd", ParamKind::Text),
             ParamSpec::optional("env", ParamKind::TextTable),
             ParamSpec::optional("files", ParamKind::Texts),
@@ -36,14 +36,14 @@ impl Op for Exec {
             ParamSpec::optional("shell", ParamKind::Flag),
             ParamSpec::optional("stdin", ParamKind::Stream),
         ];
-        Signature { params: Some(PARAMS), beside: true, ..Signature::default() }
+        Signature { params: Some(&[]), beside: BESIDE, ..Signature::default() }
     }
 
     fn run(&self, task: &Task) -> Result<Output, Failed> {
         let scratch = Scratch::make(task)?;
         let result = run_in(task, &scratch.0);
         // Before the scratch directory goes, so that nothing writes into it any more.
-        reap::kill_children_except(&[]);
+        reap::kill_children();
         result
     }
 }
@@ -87,7 +87,8 @@ fn argv(task: &Task) -> Result<Vec<String>, Failed> {
 /// The whole environment of the command: what `docs/manifest.md` promises and nothing else.
 fn environment(task: &Task, scratch: &Path) -> Result<Vec<(OsString, OsString)>, Failed> {
     let mut env: BTreeMap<OsString, OsString> = BTreeMap::new();
-    for name in ["PATH", "HOME", "LANG"] {
+    let secrets = task.secrets().iter().map(String::as_str);
+    for name in ["PATH", "HOME", "LANG"].into_iter().chain(secrets) {
         if let Some(value) = std::env::var_os(name) {
             env.insert(name.into(), value);
         }

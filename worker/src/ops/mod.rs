@@ -6,6 +6,7 @@ mod crash;
 mod exec;
 mod lookup;
 mod noop;
+mod python;
 mod race;
 mod sleep;
 mod spin;
@@ -28,4 +29,5 @@ pub(crate) fn standard() -> Ops {
         .versioned("bytes", 1, bytes::Bytes)
         .versioned("exec", 1, exec::Exec)
         .versioned("race", 1, race::Race)
+        .versioned("python", 1, python::Python)
 }

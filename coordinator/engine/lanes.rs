@@ -1,0 +1,163 @@
+//! Coroutines: tasks that run beside each other in one Python process. A worker has either these or a batch. They are
+//! begun as there is room, spread over the workers, end in any order, and can be given up one by one.
+
+use std::time::{Duration, Instant};
+
+use forkyard_shared::ids::{NodeId, WorkerId};
+use forkyard_shared::protocol::{Completion, Task};
+
+use super::core::Engine;
+use crate::attempts::Trouble;
+use crate::places::{self, Lane, Life};
+use crate::report::Ran;
+use crate::run::RunError;
+use crate::timers::Timer;
+
+/// Tasks in one message.
+const MESSAGE_TASKS: usize = 64;
+
+/// Messages to a worker that it has not read: so many, and of so many bytes each, fit its channel, so that sending
+/// never waits for it.
+const UNREAD_MAX: u16 = 64;
+
+/// What one task's parameters may take to be sent beside others that were not read.
+const TASK_BYTES: usize = 2 << 10;
+
+/// How long a coroutine may take to give up before its process is killed.
+const GIVE_UP: Duration = Duration::from_secs(5);
+
+impl Engine<'_> {
+    /// Begins the most urgent coroutines in the place that has the fewest; false if there is no room.
+    pub(super) fn begin_some(&mut self) -> Result<bool, RunError> {
+        let Some(next) = self.scheduler.peek() else { return Ok(false) };
+        let alone = self.state.suspects.contains(&next);
+        let most = self.nodes.plan.python.as_ref().map_or(crate::manifest::CONCURRENCY, |p| p.concurrency);
+        let Some(worker) = self.place_with_room(most, alone) else { return Ok(false) };
+        if self.state.places[worker.index()].life == Life::Empty {
+            self.fork(worker)?;
+        }
+        let (places, beside) = (self.state.places.len(), self.state.places[worker.index()].lanes.len());
+        let share = self.scheduler.runnable().div_ceil(places).max(1);
+        let most = if alone { 1 } else { share.min(most - beside).min(MESSAGE_TASKS) };
+        let (mut tasks, mut bytes) = (Vec::new(), 0);
+        while tasks.len() < most && (tasks.is_empty() || bytes < TASK_BYTES) {
+            let Some(node) = self.scheduler.peek() else { break };
+            let joins = self.nodes.is_concurrent(node) && (alone || !self.state.suspects.contains(&node));
+            if !joins {
+                break;
+            }
+            self.scheduler.take();
+            if !self.claim(node) {
+                continue;
+            }
+            match self.task(node) {
+                Ok(task) => {
+                    bytes += size(&task);
+                    tasks.push(task);
+                }
+                Err(unread) => self.cannot_send(node, unread),
+            }
+        }
+        if tasks.is_empty() {
+            // Whoever was there waits for something else now.
+            return Ok(true);
+        }
+        let now = Instant::now();
+        for task in &tasks {
+            if let Some(timeout) = self.nodes.detail(task.node).and_then(|detail| detail.timeout) {
+                self.state.timers.set(now + timeout, Timer::Timeout(worker));
+            }
+        }
+        let place = &mut self.state.places[worker.index()];
+        place.lanes.extend(tasks.iter().map(|task| Lane { node: task.node, since: now, given_up: None, alone }));
+        place.unread += 1;
+        self.pool.begin(worker, tasks);
+        Ok(true)
+    }
+
+    fn place_with_room(&self, most: usize, alone: bool) -> Option<WorkerId> {
+        let room = |id: &WorkerId| {
+            let place = &self.state.places[id.index()];
+            let most = if alone { 1 } else { most };
+            let can_live = place.is_alive() || place.life == Life::Empty;
+            can_live
+                && place.killing.is_none()
+                && place.has_no_batch()
+                && place.lanes.len() < most
+                && place.unread < UNREAD_MAX
+                && place.lanes.iter().all(|lane| !lane.alone)
+        };
+        // Who is there already comes before who would have to be forked.
+        let load = |id: &WorkerId| {
+            let place = &self.state.places[id.index()];
+            (place.lanes.len(), place.life == Life::Empty)
+        };
+        places::ids(&self.state.places).filter(room).min_by_key(load)
+    }
+
+    /// A task that ran beside others has ended.
+    pub(super) fn on_lane(&mut self, worker: WorkerId, completion: Completion) -> Result<(), RunError> {
+        let Some(lane) = self.state.places[worker.index()].lane_ended(completion.node) else {
+            let node = completion.node.0;
+            return Err(RunError::Internal(format!("worker {} ended node {node}, which it did not have", worker.0)));
+        };
+        let gave_up = completion.outcome.as_ref().is_err_and(|failure| failure.is_cancelled());
+        if gave_up && lane.given_up.is_some() {
+            let Completion { node, started_ns, duration_ns, log, .. } = completion;
+            self.leave(node);
+            if self.is_taken(node) {
+                let ran = Ran { worker, started_ns, duration_ns };
+                let message = self.late(node);
+                self.on_trouble(node, Trouble::Timeout, message, Some(ran), log);
+            }
+            return Ok(());
+        }
+        self.on_completion(worker, completion);
+        Ok(())
+    }
+
+    /// Has coroutines that are late give up, and kills those that do not.
+    pub(super) fn check_lanes(&mut self, worker: WorkerId, now: Instant) {
+        let timeout_of = |node: NodeId| self.nodes.detail(node).and_then(|detail| detail.timeout);
+        let (mut late, mut stuck, mut next) = (Vec::new(), None, None::<Instant>);
+        for lane in &mut self.state.places[worker.index()].lanes {
+            let Some(timeout) = timeout_of(lane.node) else { continue };
+            let due = match lane.given_up {
+                Some(told) => told + GIVE_UP,
+                None => lane.since + timeout,
+            };
+            if due > now {
+                next = Some(next.map_or(due, |next| next.min(due)));
+            } else if lane.given_up.is_none() {
+                lane.given_up = Some(now);
+                late.push(lane.node);
+            } else {
+                stuck = Some(lane.node);
+            }
+        }
+        if !late.is_empty() {
+            self.state.timers.set(now + GIVE_UP, Timer::Timeout(worker));
+        }
+        for node in late {
+            self.pool.cancel(worker, node);
+        }
+        if let Some(next) = next {
+            self.state.timers.set(next, Timer::Timeout(worker));
+        }
+        if stuck.is_some() && self.state.places[worker.index()].killing.is_none() {
+            self.state.places[worker.index()].killing = stuck;
+            self.pool.kill(worker);
+        }
+    }
+
+    /// What is said of a node that took too long.
+    pub(super) fn late(&self, node: NodeId) -> String {
+        let timeout = self.nodes.detail(node).and_then(|detail| detail.timeout).unwrap_or_default();
+        format!("it ran for more than its timeout of {}", crate::text::duration(timeout))
+    }
+}
+
+/// The bytes of a task's parameters, about.
+fn size(task: &Task) -> usize {
+    task.params.iter().map(|(name, param)| name.len() + param.len()).sum()
+}

@@ -1,0 +1,862 @@
+"""What a Python node sees of its run, and a thin client of the `forkyard` command.
+
+Inside a node's function:
+
+    forkyard.artifact("m")     a matrix as a read-only numpy array over the mapping that all workers share (a memoryview
+                               without numpy), records (.jsonl) by row and by key, anything else as bytes in place
+    forkyard.state["key"]      the state that nodes share, as this node sees it; what is set leaves with the result
+    forkyard.inputs["name"]    results of other nodes that the node names as `inputs`
+    forkyard.item              the item of a node with `foreach` or `each`
+    raise forkyard.RetryAfter(seconds)    run this node again later; no worker waits meanwhile
+
+Anywhere else, with the `forkyard` command in the PATH (or its path in FORKYARD):
+
+    forkyard.map(function, items, artifacts={"m": "m.npy"})
+    forkyard.run("manifest.toml")
+    forkyard.results()["node"]
+
+Needs Python 3.9 or later and its standard library; numpy is used where it is there.
+"""
+
+import contextvars
+import io
+import json
+import os
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+
+LOG_MAX = 32 << 10
+ERROR_MAX = 8 << 10
+
+
+class ForkyardError(Exception):
+    """Something that forkyard refuses, or a run that did not succeed."""
+
+
+class RetryAfter(Exception):
+    """Raised by a node's function: run the node again after so many seconds. No worker waits meanwhile."""
+
+    def __init__(self, seconds, message=""):
+        super().__init__(message or f"again in {seconds} s")
+        self.seconds = float(seconds)
+        if not 0 <= self.seconds <= 86400:
+            raise ValueError(f"RetryAfter takes seconds from 0 to 86400, not {seconds}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Inside a function
+
+
+class _Task:
+    """One attempt to run a node."""
+
+    __slots__ = ("node", "attempt", "item", "inputs", "artifacts", "results", "writes", "log")
+
+    def __init__(self, message):
+        references = message.get("b") or {}
+        self.node = message["n"]
+        self.attempt = message["a"]
+        self.item = message["i"] if "i" in message else _load(references["item"]) if "item" in references else None
+        self.inputs = _Inputs({name[7:]: at for name, at in references.items() if name.startswith("inputs.")})
+        self.artifacts = message.get("A") or ()
+        self.results = message.get("r") or {}
+        self.writes = {}
+        self.log = _Log()
+
+
+_of_context = contextvars.ContextVar("forkyard")  # the task of a coroutine
+_running = None  # the task of a plain function, for its threads too
+
+
+def _task_or_none():
+    return _of_context.get(_running)
+
+
+def _task():
+    task = _task_or_none()
+    if task is None:
+        raise ForkyardError("no node runs here: this is known only inside the function that a node calls")
+    return task
+
+
+def __getattr__(name):
+    if name in ("item", "inputs", "attempt"):
+        return getattr(_task(), name)
+    raise AttributeError(f"module 'forkyard' has no attribute {name!r}")
+
+
+class _Inputs(Mapping):
+    """Results of other nodes, each read when it is asked for."""
+
+    def __init__(self, at):
+        self._at = at
+        self._read = {}
+
+    def __getitem__(self, name):
+        if name not in self._read:
+            if name not in self._at:
+                raise KeyError(f"the node has no input {name!r}; inputs = {{ {name} = ... }} makes one")
+            self._read[name] = _load(self._at[name])
+        return self._read[name]
+
+    def __iter__(self):
+        return iter(self._at)
+
+    def __len__(self):
+        return len(self._at)
+
+
+def artifact(name):
+    """An artifact that the node names, in place: nothing is copied, and nothing can be written."""
+    task = _task()
+    if name in task.results:
+        return _load(task.results[name])
+    if name not in task.artifacts:
+        known = ", ".join([*task.artifacts, *task.results]) or "none"
+        raise ForkyardError(f"the node does not name artifact {name!r} (it names {known}): artifacts = [{name!r}]")
+    return _artifacts[name].view()
+
+
+class _State:
+    """The state that nodes share: a mapping from text to anything that JSON holds."""
+
+    def __getitem__(self, key):
+        found = self._find(_text(key))
+        if found is None:
+            raise KeyError(key)
+        return json.loads(found)
+
+    def get(self, key, default=None):
+        found = self._find(_text(key))
+        return default if found is None else json.loads(found)
+
+    def __contains__(self, key):
+        return self._find(_text(key)) is not None
+
+    def __setitem__(self, key, value):
+        _task().writes[_text(key)] = _encode_json(value)
+
+    def __delitem__(self, key):
+        if key not in self:
+            raise KeyError(key)
+        _task().writes[key] = None
+
+    def items(self):
+        """Everything that is set; the node must say reads = "state"."""
+        task = _task()
+        found = json.loads(_ask(2, task.node, ""))
+        found.update((key, json.loads(text)) for key, text in task.writes.items() if text is not None)
+        for key, text in task.writes.items():
+            if text is None:
+                found.pop(key, None)
+        return found.items()
+
+    def keys(self):
+        return dict(self.items()).keys()
+
+    def __iter__(self):
+        return iter(self.keys())
+
+    @staticmethod
+    def _find(key):
+        task = _task()
+        return task.writes[key] if key in task.writes else _ask(1, task.node, key)
+
+
+state = _State()
+
+
+def _text(key):
+    if not isinstance(key, str):
+        raise TypeError(f"a key of the state is text, not {type(key).__name__}")
+    return key
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Values
+
+
+def _numpy():
+    try:
+        import numpy
+    except ImportError:
+        return None
+    return numpy
+
+
+class _Artifact:
+    """One mapped file, made before the fork: children only look at it."""
+
+    def __init__(self, about, file, table):
+        import mmap
+
+        def mapped(fd):
+            if fd is None or os.fstat(fd).st_size == 0:
+                return memoryview(b"")
+            mapping = mmap.mmap(fd, 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+            if hasattr(mmap, "MADV_HUGEPAGE"):
+                try:
+                    mapping.madvise(mmap.MADV_HUGEPAGE)
+                except OSError:
+                    pass
+            os.close(fd)
+            return memoryview(mapping)
+
+        self.about = about
+        self.bytes = mapped(file)
+        self.table = mapped(table)
+        self.seen = None
+
+    def view(self):
+        if self.seen is None:
+            form = self.about["format"]
+            if form == "npy":
+                self.seen = _matrix(self.bytes, self.about["dtype"], self.about["shape"], self.about["offset"])
+            else:
+                self.seen = Records(self.bytes, self.table) if form == "jsonl" else self.bytes
+        return self.seen
+
+
+_artifacts = {}
+_FORMATS = {"float16": "e", "float32": "f", "float64": "d", "int8": "b", "int16": "h", "int32": "i", "int64": "q",
+            "uint8": "B", "uint16": "H", "uint32": "I", "uint64": "Q"}
+
+
+def _matrix(data, dtype, shape, offset):
+    numpy = _numpy()
+    count = 1
+    for length in shape:
+        count *= length
+    if numpy is not None:
+        return numpy.frombuffer(data, dtype=numpy.dtype(dtype).newbyteorder("<"), count=count, offset=offset).reshape(shape)
+    elements = data[offset:offset + count * struct.calcsize(_FORMATS[dtype])]
+    try:
+        return elements.cast(_FORMATS[dtype], shape)
+    except (ValueError, TypeError):  # this Python has no such elements: `struct` unpacks them
+        return elements
+
+
+class Records:
+    """The records of a JSON Lines artifact: `records[7]` by row, `records["key"]` and `records.get("key")` by key."""
+
+    def __init__(self, data, table):
+        self._data, self._table = data, table
+        self._count, self._slots = struct.unpack_from("<QQ", table, 0)
+        self._first_slot = 16 + 8 * (self._count + 1)
+        self._field = bytes(table[self._first_slot + 8 * self._slots:]).decode()
+
+    def __len__(self):
+        return self._count
+
+    def __iter__(self):
+        return (self[row] for row in range(self._count))
+
+    def __getitem__(self, at):
+        if isinstance(at, int):
+            row = at + self._count if at < 0 else at
+            if not 0 <= row < self._count:
+                raise IndexError(f"there is no row {at}: the artifact has {self._count} records")
+            start, end = struct.unpack_from("<QQ", self._table, 16 + 8 * row)
+            return json.loads(bytes(self._data[start:end]))
+        found = self.get(at)
+        if found is None:
+            raise KeyError(at)
+        return found
+
+    def get(self, key, default=None):
+        import hashlib
+
+        wanted = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
+        for step in range(self._slots):
+            at = (wanted % self._slots + step) % self._slots
+            (slot,) = struct.unpack_from("<Q", self._table, self._first_slot + 8 * at)
+            if slot == 0:
+                break
+            if slot >> 40 == wanted >> 40:
+                record = self[(slot & ((1 << 40) - 1)) - 1]
+                if str(record.get(self._field)) == key:
+                    return record
+        return default
+
+
+def _load(reference):
+    """A result of another node: [kind, path of a file, bytes in hex]."""
+    kind, path, held = reference
+    if path is not None and kind == "npy":
+        return _load_npy(path)
+    if path is not None:
+        with open(path, "rb") as file:
+            data = file.read()
+    else:
+        data = bytes.fromhex(held)
+    if kind == "json":
+        return json.loads(data)
+    if kind == "text":
+        return data.decode("utf-8", "replace")
+    return _load_npy(io.BytesIO(data)) if kind == "npy" else data
+
+
+def _load_npy(source):
+    numpy = _numpy()
+    if numpy is None:
+        raise ForkyardError("a result that is an array is read with numpy, which this interpreter does not have")
+    if isinstance(source, str):
+        # Shared: all processes that read it use the same pages.
+        array = numpy.load(source, mmap_mode="r", allow_pickle=False)
+        return numpy.asarray(array)
+    array = numpy.load(source, allow_pickle=False)
+    array.flags.writeable = False
+    return array
+
+
+def _unknown(value):
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.generic):
+        return value.item()
+    name = type(value).__name__
+    if numpy is not None and isinstance(value, numpy.ndarray):
+        raise TypeError("an array inside another value: return it alone, or as a list (.tolist())")
+    raise TypeError(f"{name} is no value of JSON, nor bytes, nor a numpy array; return one of these")
+
+
+_encode_json = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_unknown
+).encode
+
+JSON, BYTES, ARRAY = 0, 1, 3  # as `shared/src/value.rs` numbers them
+
+
+def _encode(value):
+    """The kind of a returned value, and its bytes in one piece or more."""
+    if value is None:
+        return JSON, (b"null",)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return BYTES, (memoryview(value).cast("B"),)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.ndarray):
+        if value.dtype.hasobject:
+            raise TypeError("an array of Python objects cannot be stored; give it a dtype of numbers or text")
+        value = numpy.asarray(value, order="C")
+        head = io.BytesIO()
+        about = numpy.lib.format.header_data_from_array_1_0(value)
+        numpy.lib.format.write_array_header_1_0(head, about)
+        return ARRAY, (head.getvalue(), value.reshape(-1).view("u1").data if value.size else b"")
+    return JSON, (_encode_json(value).encode(),)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is printed
+
+
+class _Log:
+    """The beginning and the end of what one task prints."""
+
+    __slots__ = ("head", "tail", "left_out")
+
+    def __init__(self):
+        self.head, self.tail, self.left_out = b"", b"", 0
+
+    def write(self, data):
+        half = LOG_MAX // 2 - 64
+        room = half - len(self.head)
+        if room > 0:
+            self.head += data[:room]
+            data = data[room:]
+        if data:
+            self.tail += data
+            if len(self.tail) > 4 * half:
+                self._shorten(half)
+
+    def _shorten(self, half):
+        self.left_out += len(self.tail) - half
+        self.tail = self.tail[-half:]
+
+    def bytes(self):
+        half = LOG_MAX // 2 - 64
+        if len(self.tail) > half:
+            self._shorten(half)
+        notice = b"\n... %d bytes left out ...\n" % self.left_out if self.left_out else b""
+        return self.head + notice + self.tail
+
+
+class _Stream(io.TextIOBase):
+    """stdout and stderr: into the log of the task that prints, else to the run's stderr."""
+
+    encoding, errors = "utf-8", "backslashreplace"
+
+    def __init__(self, fd):
+        self._fd = fd
+        self.buffer = _Bytes(fd)
+
+    def write(self, text):
+        self.buffer.write(text.encode("utf-8", "backslashreplace"))
+        return len(text)
+
+    def fileno(self):
+        return self._fd
+
+    def writable(self):
+        return True
+
+
+class _Bytes(io.RawIOBase):
+    def __init__(self, fd):
+        self._fd = fd
+
+    def write(self, data):
+        task = _task_or_none()
+        if task is None:
+            os.write(self._fd, data)
+        else:
+            task.log.write(bytes(data))
+        return len(data)
+
+    def fileno(self):
+        return self._fd
+
+    def writable(self):
+        return True
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Functions
+
+
+_functions = {}
+
+
+def _function(call):
+    """The function that `module:name` or `/path/to/file.py:name` names."""
+    found = _functions.get(call)
+    if found is None:
+        where, _, name = call.rpartition(":")
+        found = _module(where)
+        for part in name.split("."):
+            if not hasattr(found, part):
+                import difflib
+
+                near = difflib.get_close_matches(part, [n for n in dir(found) if not n.startswith("_")], 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ForkyardError(f"{where} has no {part!r}{hint}")
+            found = getattr(found, part)
+        if not callable(found):
+            raise ForkyardError(f"{call} is no function but {type(found).__name__}")
+        _functions[call] = found
+    return found
+
+
+def _module(where):
+    import importlib
+    import importlib.util
+
+    if not where.endswith(".py"):
+        return importlib.import_module(where)
+    if where not in _modules_of_files:
+        name = os.path.basename(where)[:-3]
+        folder = os.path.dirname(where)
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+        known = sys.modules.get(name)
+        if getattr(known, "__file__", None) != where:
+            spec = importlib.util.spec_from_file_location(name, where)
+            known = importlib.util.module_from_spec(spec)
+            sys.modules[name] = known
+            try:
+                spec.loader.exec_module(known)
+            except BaseException:
+                del sys.modules[name]
+                raise
+        _modules_of_files[where] = known
+    return _modules_of_files[where]
+
+
+_modules_of_files = {}
+
+
+def _trust_no_bytecode_of(folders):
+    """Modules in these folders are compiled from the source whose digest is in the nodes' keys: bytecode beside it may
+    be of an older one, if both were written in one second."""
+    from importlib.machinery import SourceFileLoader
+
+    original = SourceFileLoader.path_stats
+
+    def path_stats(self, path):
+        if "/site-packages/" not in path and any(path.startswith(folder) for folder in folders):
+            raise OSError("read the source")
+        return original(self, path)
+
+    SourceFileLoader.path_stats = path_stats
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Running tasks. The two ends of each channel are described in worker/src/python/wire.rs.
+
+OK, ERROR, RETRY, CANCELLED, BROKEN = range(5)
+_REPLY = struct.Struct("<IBBHQQQII")
+QUICK_NS = 100_000
+FLUSH_BYTES = 64 << 10
+
+
+def _failure(error):
+    """What went wrong, for the person who wrote the function: type, message, and that person's own frames."""
+    if isinstance(error, RetryAfter):
+        return RETRY, f"{error.seconds}\n{error}"
+    import traceback
+
+    lines, seen = [], set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        title = "".join(traceback.format_exception_only(type(error), error)).strip()
+        if isinstance(error, ForkyardError):
+            title = str(error)
+        elif isinstance(error, SystemExit):
+            title = f"SystemExit: {error.code} (the function called sys.exit)"
+        lines.append(title if not lines else f"caused by {title}")
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<")]
+        for frame in frames[-10:]:
+            said = f": {frame.line}" if frame.line else ""
+            lines.append(f"  {frame.filename}:{frame.lineno} in {frame.name}{said}")
+        error = error.__cause__
+    return ERROR, "\n".join(lines)
+
+
+def _answer(task, outcome, start):
+    """The reply of a task: a header and the pieces after it. `outcome` is what it returned, or (status, text)."""
+    status, kind, value = OK, JSON, ()
+    if type(outcome) is _Failed:
+        status, text = outcome.status, outcome.text
+    else:
+        try:
+            kind, value = _encode(outcome)
+        except BaseException as error:
+            status, text = _failure(error)
+    writes = b""
+    if status != OK:
+        value = (text.encode("utf-8", "backslashreplace")[:ERROR_MAX],)
+    elif task.writes:
+        pairs = (f"{_encode_json(key)}:{'null' if text is None else '[' + text + ']'}" for key, text in task.writes.items())
+        writes = ("{" + ",".join(pairs) + "}").encode()
+    log = task.log.bytes()
+    length = sum(map(len, value)) if len(value) != 1 else len(value[0])
+    end = time.monotonic_ns()
+    header = _REPLY.pack(task.node, status, kind, 0, start, end - start, length, len(writes), len(log))
+    return (header, *value, writes, log), end - start, status == OK
+
+
+class _Failed:
+    __slots__ = ("status", "text")
+
+    def __init__(self, status, text):
+        self.status, self.text = status, text
+
+
+def _prepare(message):
+    function = _function(message["c"])
+    arguments, named = message.get("g") or (), message.get("k") or {}
+    for name, reference in (message.get("b") or {}).items():
+        if name.startswith("params."):
+            named[name[7:]] = _load(reference)
+    return function, arguments, named
+
+
+def _run(message):
+    """Runs a plain function to its end."""
+    global _running
+    start = time.monotonic_ns()
+    task = _running = _Task(message)
+    try:
+        function, arguments, named = _prepare(message)
+        outcome = function(*arguments, **named)
+        if hasattr(outcome, "__await__"):
+            import asyncio
+
+            outcome = asyncio.run(_awaited(outcome))
+    except BaseException as error:
+        outcome = _Failed(*_failure(error))
+    answer = _answer(task, outcome, start)
+    _running = None
+    return answer
+
+
+async def _awaited(it):
+    return await it
+
+
+def _run_group(messages, send):
+    """Runs tasks one after the other, up to the first that fails. Answers of quick ones travel together."""
+    pending, held = [], 0
+    for left in range(len(messages) - 1, -1, -1):
+        pieces, took, good = _run(messages[-1 - left])
+        if took > QUICK_NS:
+            _kill_children()
+        if not good and left:
+            header = bytearray(pieces[0])
+            struct.pack_into("<H", header, 6, left)
+            pieces = (header, *pieces[1:])
+        size = sum(map(len, pieces))
+        if size > FLUSH_BYTES:
+            send(pending)
+            for piece in pieces:
+                send([piece])
+            pending, held = [], 0
+        else:
+            pending += pieces
+            held += size
+        if not good:
+            break
+        if took > QUICK_NS or held > FLUSH_BYTES:
+            send(pending)
+            pending, held = [], 0
+    send(pending)
+
+
+def _kill_children():
+    """Nothing that a function has started outlives its task."""
+    killed = True
+    while killed:
+        killed = False
+        for thread in os.listdir("/proc/self/task"):
+            try:
+                with open(f"/proc/self/task/{thread}/children") as file:
+                    children = [int(pid) for pid in file.read().split()]
+            except OSError:
+                continue
+            for pid in children:
+                try:
+                    os.kill(pid, 9)
+                    os.waitpid(pid, 0)
+                    killed = True
+                except (OSError, ChildProcessError):
+                    pass
+
+
+def _ask(what, node, key):
+    """Asks the worker for a value of the state: its JSON text, or None."""
+    key = key.encode()
+    with _ask_lock:
+        _asks.sendall(struct.pack("<IBI", 5 + len(key), what, node) + key)
+        status, length = struct.unpack("<BI", _exactly(5))
+        data = _exactly(length)
+    if status == 2:
+        raise ForkyardError(data.decode())
+    return data.decode() if status == 0 else None
+
+
+def _exactly(count):
+    data = b""
+    while len(data) < count:
+        part = _asks.recv(count - len(data))
+        if not part:
+            os._exit(0)
+        data += part
+    return data
+
+
+_asks, _ask_lock = None, threading.Lock()
+
+
+class _Wire:
+    """Frames from the worker: a length, a letter, JSON."""
+
+    def __init__(self, socket):
+        self.socket, self.held = socket, bytearray()
+
+    def frames(self, wait):
+        """All frames that are there; with `wait`, one at least."""
+        found = []
+        while True:
+            while len(self.held) >= 4:
+                end = 4 + int.from_bytes(self.held[:4], "little")
+                if len(self.held) < end:
+                    break
+                found.append((self.held[4:5], bytes(self.held[5:end])))
+                del self.held[:end]
+            if found:
+                return found
+            try:
+                part = self.socket.recv(1 << 18, 0 if wait else 0x40)  # MSG_DONTWAIT
+            except BlockingIOError:
+                return found
+            if not part:
+                os._exit(0)
+            self.held += part
+
+    def send(self, pieces):
+        if len(pieces) == 1:
+            self.socket.sendall(pieces[0])
+        elif pieces:
+            self.socket.sendall(b"".join(pieces))
+
+
+def _serve(wire):
+    while True:
+        for _, body in wire.frames(True):
+            _run_group(json.loads(body), wire.send)
+
+
+def _serve_concurrently(wire):
+    """The same with an event loop, for coroutines that run beside each other."""
+    import asyncio
+
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    lanes = {}
+
+    async def run(message):
+        start = time.monotonic_ns()
+        task = _Task(message)
+        _of_context.set(task)
+        try:
+            function, arguments, named = _prepare(message)
+            outcome = function(*arguments, **named)
+            if hasattr(outcome, "__await__"):
+                outcome = await outcome
+        except asyncio.CancelledError:
+            outcome = _Failed(CANCELLED, "cancelled")
+        except BaseException as error:
+            outcome = _Failed(*_failure(error))
+        pieces, _, _ = _answer(task, outcome, start)
+        lanes.pop(task.node, None)
+        if not lanes:
+            _kill_children()
+        wire.send(pieces)
+
+    def readable():
+        for letter, body in wire.frames(False):
+            if letter == b"G":
+                _run_group(json.loads(body), wire.send)
+            elif letter == b"S":
+                for message in json.loads(body):
+                    lanes[message["n"]] = loop.create_task(run(message))
+            elif int(body) in lanes:
+                lanes[int(body)].cancel()
+
+    loop.add_reader(wire.socket, readable)
+    loop.run_forever()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Processes
+
+
+def _threads():
+    return len(os.listdir("/proc/self/task"))
+
+
+def _zygote(control):
+    """Imports everything once, then forks a child for each worker that asks. Never returns."""
+    import gc
+    import socket
+
+    # These are needed in every child: loaded here, they are shared.
+    import difflib, fcntl, hashlib, importlib.util, mmap, select, signal, traceback  # noqa: F401, E401
+
+    try:
+        import ctypes
+    except ImportError:
+        ctypes = None
+    sys.stdout, sys.stderr = _Stream(2), _Stream(2)
+    control = socket.socket(fileno=control)
+    while True:
+        message, fds, _, _ = socket.recv_fds(control, 1 << 20, 4)
+        if not message:
+            os._exit(0)
+        message = json.loads(message)
+        if "artifact" not in message:
+            break
+        about = message["artifact"]
+        _artifacts[about["name"]] = _Artifact(about, fds[0], fds[1] if len(fds) > 1 else None)
+    setup = message
+    sys.argv = ["forkyard"]
+    sys.path[:] = setup["path"] + [folder for folder in sys.path if folder and folder not in setup["path"]]
+    _trust_no_bytecode_of(setup["path"])
+    warnings = []
+    if setup["concurrent"]:
+        import asyncio  # noqa: F401
+    matrices = any(one.about["format"] == "npy" for one in _artifacts.values())
+    wanted = [("numpy", False)] * matrices
+    wanted += [(name, True) for name in setup["preload"]] + [(name, False) for name in setup["modules"]]
+    for name, must in wanted:
+        before = _threads()
+        try:
+            _module(name)
+        except BaseException as error:
+            if must:
+                why = _failure(error)[1]
+                control.send(json.dumps({"error": f"preload {name}: {why}"}).encode())
+                os._exit(1)
+        if _threads() > before:
+            warnings.append(
+                f"importing {name} starts {_threads() - before} thread(s): forking is not safe beside threads, and they are "
+                "missing in the workers. Start them inside the function, or take the module out of `preload`"
+            )
+    libc = ctypes.CDLL(None) if ctypes else None
+    sys.stdout.flush()
+    gc.collect()
+    gc.freeze()
+    control.send(json.dumps({"ready": warnings}).encode())
+    while True:
+        request, fds, _, _ = socket.recv_fds(control, 64, 4)
+        if not request:
+            os._exit(0)
+        try:
+            middle = os.fork()
+        except OSError as error:
+            text = f"fork a Python process: {error}".encode()
+            header = _REPLY.pack(0, BROKEN, JSON, 0, 0, 0, len(text), 0, 0)
+            os.write(fds[0], header + text)
+            middle = None
+        if middle == 0:
+            # Whose parent ends at once, its new parent is the zygote of all workers, which waits for it.
+            child = os.fork()
+            if child == 0:
+                _child(control, fds, libc, setup["concurrent"])
+            control.send(json.dumps({"child": child, "worker": int(request)}).encode())
+            os._exit(0)
+        for fd in fds:
+            os.close(fd)
+        if middle is not None:
+            os.waitpid(middle, 0)
+
+
+def _child(control, fds, libc, concurrent):
+    """The life of a child. It ends with its worker, by the kernel: a pipe that only the worker holds open sends it
+    SIGKILL when it closes."""
+    global _asks
+    import fcntl
+    import select
+    import signal
+    import socket
+
+    try:
+        control.close()
+        tasks, asks, alive, printed = fds
+        fcntl.fcntl(alive, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(alive, getattr(fcntl, "F_SETSIG", 10), signal.SIGKILL)
+        fcntl.fcntl(alive, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+        if select.select([alive], [], [], 0)[0]:
+            os._exit(0)
+        if libc:
+            libc.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: what a function starts cannot escape
+        os.dup2(printed, 1)
+        os.dup2(printed, 2)
+        os.close(printed)
+        sys.stdout, sys.stderr = _Stream(1), _Stream(2)
+        numpy = sys.modules.get("numpy")
+        if numpy is not None and "numpy.random" in sys.modules:
+            numpy.random.seed()
+        _asks = socket.socket(fileno=asks)
+        wire = _Wire(socket.socket(fileno=tasks))
+        pid = os.getpid()
+        wire.send([_REPLY.pack(pid, OK, JSON, 0, 0, 0, 0, 0, 0)])
+        (_serve_concurrently if concurrent else _serve)(wire)
+    except BaseException:
+        import traceback
+
+        os.write(2, traceback.format_exc().encode())
+    finally:
+        os._exit(70)
