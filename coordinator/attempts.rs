@@ -87,7 +87,9 @@ impl Attempts {
 
     /// The number of the attempt that runs or comes next, from 1.
     pub fn number(&self, node: NodeId) -> u32 {
-        self.tries.get(&node).map_or(1, |tries| 1 + tries.errors + tries.timeouts + tries.crashes + tries.waits)
+        self.tries
+            .get(&node)
+            .map_or(1, |tries| 1 + tries.errors + tries.timeouts + tries.crashes + tries.waits)
     }
 
     /// How often the node has killed its worker.

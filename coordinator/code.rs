@@ -86,7 +86,12 @@ impl<'a> Finder<'a> {
             false => module.into(),
         };
         let mut seen = Vec::new();
-        files.retain(|file| !seen.contains(&file.path) && { seen.push(file.path.clone()); true });
+        files.retain(|file| {
+            !seen.contains(&file.path) && {
+                seen.push(file.path.clone());
+                true
+            }
+        });
         let target = format!("{module}:{name}");
         let found = Rc::new(Call { text: call.into(), target, files, is_concurrent });
         self.calls.insert(key, found.clone());
@@ -114,7 +119,8 @@ impl<'a> Finder<'a> {
         let path = found.expect("it was found, or there was an error");
         let base = parts.join("/");
         if !path.is_dir() {
-            let ending = path.extension().map_or(String::new(), |ending| format!(".{}", ending.to_string_lossy()));
+            let ending =
+                path.extension().map_or(String::new(), |ending| format!(".{}", ending.to_string_lossy()));
             return Ok(vec![CodeFile { label: self.label(&path, &(base + &ending)), path }]);
         }
         let mut all = Vec::new();
@@ -279,7 +285,8 @@ mod tests {
 
     #[test]
     fn coroutines_are_known_by_their_definition() {
-        let source = "async def ask(x):\n    pass\ndef plain(x): ...\nclass A:\n    async def ask_more (self): ...\n";
+        let source =
+            "async def ask(x):\n    pass\ndef plain(x): ...\nclass A:\n    async def ask_more (self): ...\n";
         assert!(has_coroutine(source, "ask") && has_coroutine(source, "A.ask_more"));
         assert!(!has_coroutine(source, "plain") && !has_coroutine(source, "ask_more"));
         assert!(!has_coroutine(source, "as"));

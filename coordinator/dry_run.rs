@@ -88,7 +88,7 @@ impl DryRun {
         runtime: &Runtime,
     ) -> Result<(DryRun, Watched), RunError> {
         let ops = runtime.ops();
-        let plan = crate::manifest::load(manifest, ops, given).map_err(RunError::Manifest)?;
+        let plan = crate::manifest::load(manifest, None, ops, given).map_err(RunError::Manifest)?;
         // It is needed until the end of the process.
         let plan: &'static Plan = Box::leak(Box::new(plan));
         let (wanted, refresh) = choose(plan, only, refresh)?;

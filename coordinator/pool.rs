@@ -229,6 +229,8 @@ impl Pool {
                 Err(TryRecvError::Empty) => {}
                 Err(TryRecvError::IpcError(error)) => return Err(format!("receive from the pool: {error}")),
             }
+            // Whoever has the answer may want this very core.
+            std::thread::yield_now();
             let waited = start.elapsed();
             if limit.is_some_and(|limit| waited >= limit) {
                 return Ok(None);

@@ -36,6 +36,8 @@ use crate::{text, threads};
 /// What the user asks for beside the manifest.
 pub(crate) struct RunOptions {
     pub manifest: PathBuf,
+    /// What is in it, if it is no file.
+    pub text: Option<String>,
     /// Variables in place of those of the manifest, as JSON by name.
     pub given: BTreeMap<String, String>,
     pub store: PathBuf,
@@ -169,7 +171,8 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         threads::start("early look", move || Reader::look(&dir, LEARN_EARLY).ok())
     };
     let early = early.map_err(|error| RunError::Pool(format!("start a thread: {error}")))?;
-    let plan = manifest::load(&options.manifest, ops, &options.given).map_err(RunError::Manifest)?;
+    let plan = manifest::load(&options.manifest, options.text.as_deref(), ops, &options.given)
+        .map_err(RunError::Manifest)?;
     // It is needed until the end of the process.
     let plan: &'static Plan = Box::leak(Box::new(plan));
     let (wanted, refresh) = choose(plan, &options.only, &options.refresh)?;

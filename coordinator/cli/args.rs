@@ -41,6 +41,8 @@ pub(super) struct Args {
 pub(super) enum Command {
     /// Run what is not in the store yet
     Run(Run),
+    /// Run a Python function or a command on each of many items; results in the items' order on stdout
+    Map(Map),
     /// What would run and what is stored; levels, critical path, what these workers make of it
     Plan(Plan),
     /// Why a node would run, is cached, failed or was skipped: what its key is made of, and what of it changed
@@ -115,6 +117,8 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: ImportCommand,
     },
+    /// Write the Python module `forkyard`: `forkyard python-module > forkyard.py`
+    PythonModule,
     /// Write a completion script for a shell
     Completions { shell: clap_complete::Shell },
     /// Write the manual page
@@ -161,6 +165,65 @@ pub(super) struct Run {
     /// Write a Chrome trace (chrome://tracing, Perfetto): a track a worker
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub(super) struct Map {
+    /// A function, `file.py:function` or `module:function`, or a command in which {} stands for the item
+    pub call: String,
+    /// The items: words; for a function also one .jsonl or .txt file, or `-` for standard input: an item a line
+    pub items: Vec<String>,
+    /// A file of items, one a line, for commands too
+    #[arg(long, value_name = "FILE")]
+    pub items_from: Option<PathBuf>,
+    /// Lines are text, and not JSON
+    #[arg(long)]
+    pub lines: bool,
+    /// A file that all workers share, as forkyard.artifact("NAME") or $FORKYARD_ARTIFACT_NAME
+    #[arg(short = 'a', long = "artifact", value_name = "NAME=FILE")]
+    pub artifacts: Vec<String>,
+    /// How many worker processes; auto: one a core
+    #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = workers)]
+    pub workers: WorkerCount,
+    /// The Python interpreter (default: python3)
+    #[arg(long, value_name = "PROGRAM")]
+    pub python: Option<String>,
+    /// More folders with Python modules
+    #[arg(long, value_name = "DIR")]
+    pub path: Vec<String>,
+    /// Python modules to import once for all workers (default: that of the function)
+    #[arg(long, value_name = "MODULE")]
+    pub preload: Vec<String>,
+    /// More Python modules whose change makes the items run again
+    #[arg(long, value_name = "MODULE")]
+    pub code: Vec<String>,
+    /// How many coroutines run beside each other in one process
+    #[arg(long, value_name = "N")]
+    pub concurrency: Option<u64>,
+    /// An environment variable that reaches the function or command, and nothing that is kept
+    #[arg(long = "secret", value_name = "NAME")]
+    pub secrets: Vec<String>,
+    /// The longest that one item may take (30s, 1m30s)
+    #[arg(long, value_name = "TIME")]
+    pub timeout: Option<String>,
+    /// How often an item that fails is tried
+    #[arg(long, value_name = "N")]
+    pub attempts: Option<u64>,
+    /// How many items may start (10/s, 100/m)
+    #[arg(long, value_name = "RATE")]
+    pub rate: Option<String>,
+    /// Another text makes other results: for repeated samples
+    #[arg(long, value_name = "TEXT")]
+    pub salt: Option<String>,
+    /// The command is a line of shell
+    #[arg(long)]
+    pub shell: bool,
+    /// Results as `results export --format jsonl` writes them: an object an item, with its outcome and error
+    #[arg(long)]
+    pub json: bool,
+    /// No progress and no summary
+    #[arg(long, short)]
+    pub quiet: bool,
 }
 
 #[derive(clap::Args)]

@@ -8,6 +8,7 @@ mod exit;
 mod failed;
 mod import;
 mod logs;
+mod map;
 mod plan;
 mod results;
 mod run;
@@ -15,6 +16,7 @@ mod runs;
 mod store;
 mod why;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
@@ -44,6 +46,7 @@ pub fn main() -> ExitCode {
     let store = args.store.as_path();
     let exit = match args.command {
         Command::Run(run) => run::run(&run, store, runtime),
+        Command::Map(map) => map::map(&map, store, runtime),
         Command::Plan(plan) => plan::plan(&plan, store, runtime),
         Command::Why { manifest, node, json } => why::why(&manifest, &node, store, json, runtime),
         Command::Runs { json } => runs::list(store, json),
@@ -65,6 +68,9 @@ pub fn main() -> ExitCode {
             artifact::info(&file, format.as_deref(), json)
         }
         Command::Import { command } => import::import(&command),
+        Command::PythonModule => {
+            exit::printed(std::io::stdout().write_all(forkyard_worker::PYTHON_MODULE.as_bytes()))
+        }
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "forkyard", &mut std::io::stdout());
             Ok(Exit::Ok)

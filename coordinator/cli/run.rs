@@ -39,6 +39,7 @@ pub(super) fn run(args: &Run, store: &Path, runtime: &Runtime) -> Result<Exit, F
     }
     let options = RunOptions {
         given,
+        text: None,
         manifest: args.manifest.clone(),
         store: store.into(),
         workers: args.workers.0,
@@ -60,7 +61,7 @@ pub(super) fn run(args: &Run, store: &Path, runtime: &Runtime) -> Result<Exit, F
     exit(result)
 }
 
-fn exit(result: RunResult) -> Result<Exit, Failure> {
+pub(super) fn exit(result: RunResult) -> Result<Exit, Failure> {
     if let Some(error) = result.error {
         let full = matches!(&error, RunError::Store(_));
         return match result.ending {
@@ -83,7 +84,7 @@ fn exit(result: RunResult) -> Result<Exit, Failure> {
     })
 }
 
-fn summary(result: &RunResult, store: &Path) -> String {
+pub(super) fn summary(result: &RunResult, store: &Path) -> String {
     let summary = &result.summary;
     let counts = [
         ("ran", summary.ran),

@@ -123,7 +123,8 @@ impl Engine<'_> {
                     return Ok(());
                 }
                 let times = self.state.attempts.crashes(node) + 1;
-                let (who, all) = if python { ("Python process", "Python processes") } else { ("worker", "workers") };
+                let (who, all) =
+                    if python { ("Python process", "Python processes") } else { ("worker", "workers") };
                 let message = match times {
                     1 => format!("its {who} {end}"),
                     _ => format!("its {who} {end}; it has killed {times} {all}"),

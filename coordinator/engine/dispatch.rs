@@ -81,10 +81,9 @@ impl Engine<'_> {
                 && place.killing.is_none()
                 && place.free_slot().is_some()
                 && place.lanes.is_empty()
-                && place
-                    .in_use()
-                    .iter()
-                    .all(|(_, sent)| sent.nodes.iter().all(|n| self.costs.may_queue(self.costs.kind_of(&self.nodes, *n))))
+                && place.in_use().iter().all(|(_, sent)| {
+                    sent.nodes.iter().all(|n| self.costs.may_queue(self.costs.kind_of(&self.nodes, *n)))
+                })
         });
         Ok(short)
     }

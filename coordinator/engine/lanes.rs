@@ -69,7 +69,12 @@ impl Engine<'_> {
             }
         }
         let place = &mut self.state.places[worker.index()];
-        place.lanes.extend(tasks.iter().map(|task| Lane { node: task.node, since: now, given_up: None, alone }));
+        place.lanes.extend(tasks.iter().map(|task| Lane {
+            node: task.node,
+            since: now,
+            given_up: None,
+            alone,
+        }));
         place.unread += 1;
         self.pool.begin(worker, tasks);
         Ok(true)
@@ -99,7 +104,10 @@ impl Engine<'_> {
     pub(super) fn on_lane(&mut self, worker: WorkerId, completion: Completion) -> Result<(), RunError> {
         let Some(lane) = self.state.places[worker.index()].lane_ended(completion.node) else {
             let node = completion.node.0;
-            return Err(RunError::Internal(format!("worker {} ended node {node}, which it did not have", worker.0)));
+            return Err(RunError::Internal(format!(
+                "worker {} ended node {node}, which it did not have",
+                worker.0
+            )));
         };
         let gave_up = completion.outcome.as_ref().is_err_and(|failure| failure.is_cancelled());
         if gave_up && lane.given_up.is_some() {

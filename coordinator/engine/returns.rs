@@ -321,7 +321,9 @@ impl Engine<'_> {
                 self.state.suspects.insert(node);
                 return self.give_back(node);
             }
-            Cause::Later(ms) => return self.on_later(node, Duration::from_millis(ms), failure.message, ran, log),
+            Cause::Later(ms) => {
+                return self.on_later(node, Duration::from_millis(ms), failure.message, ran, log);
+            }
             Cause::Task | Cause::Cancelled => {}
         }
         self.on_trouble(node, Trouble::Error, failure.message, Some(ran), log);

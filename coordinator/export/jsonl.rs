@@ -1,5 +1,5 @@
-//! JSON Lines: JSON results as they are, text as strings, bytes as `{"base64": "..."}`. Every field is always
-//! there.
+//! JSON Lines: JSON results as they are, text as strings, bytes as `{"base64": "..."}`, arrays as
+//! `{"npy": "..."}` with the bytes of their `.npy` files in base64. Every field is always there.
 
 use std::io::{self, BufWriter, Write};
 
@@ -22,21 +22,26 @@ impl<W: Write> Lines<W> {
         write!(self.0, ",\"{name}\":")?;
         Ok(serde_json::to_writer(&mut self.0, &value)?)
     }
+}
 
-    fn value(&mut self, value: &Value) -> io::Result<()> {
-        match value.kind {
-            // It is stored as one document in one line.
-            Kind::Json => value.write_to(&mut self.0),
-            Kind::Text => {
-                self.0.write_all(b"\"")?;
-                value.write_to(&mut Replacing::new(&mut self.0, escape))?;
-                self.0.write_all(b"\"")
-            }
-            Kind::Bytes | Kind::Array => {
-                self.0.write_all(b"{\"base64\":\"")?;
-                value.write_base64_to(&mut self.0)?;
-                self.0.write_all(b"\"}")
-            }
+/// One value as JSON.
+///
+/// # Errors
+/// As [`Value::write_to`].
+pub(crate) fn write_json(value: &Value, out: &mut impl Write) -> io::Result<()> {
+    match value.kind {
+        // It is stored as one document in one line.
+        Kind::Json => value.write_to(out),
+        Kind::Text => {
+            out.write_all(b"\"")?;
+            value.write_to(&mut Replacing::new(&mut *out, escape))?;
+            out.write_all(b"\"")
+        }
+        Kind::Bytes | Kind::Array => {
+            let name = if value.kind == Kind::Array { "npy" } else { "base64" };
+            write!(out, "{{\"{name}\":\"")?;
+            value.write_base64_to(&mut *out)?;
+            out.write_all(b"\"}")
         }
     }
 }
@@ -49,7 +54,7 @@ impl<W: Write> RowWriter<'_> for Lines<W> {
         self.field("kind", row.kind.map(Kind::name))?;
         self.0.write_all(b",\"value\":")?;
         match &row.value {
-            Some(value) => self.value(value)?,
+            Some(value) => write_json(value, &mut self.0)?,
             None => self.0.write_all(b"null")?,
         }
         self.field("bytes", row.bytes)?;

@@ -12,6 +12,7 @@ mod value;
 
 use std::io::{self, Write};
 
+pub(crate) use jsonl::write_json;
 pub(crate) use part_file::PartFile;
 pub(crate) use row::{Lack, Row};
 

@@ -86,7 +86,8 @@ impl<'a, W: Write + Send> RowWriter<'a> for Groups<'a, W> {
         self.value_bytes += row.value.as_ref().map_or(0, Value::len);
         // Moved, not copied: values are what takes memory.
         let value = row.value.take().map(Value::into_bytes).transpose()?.map(ByteArray::from);
-        let (text, bytes) = if matches!(row.kind, Some(Kind::Bytes | Kind::Array)) { (None, value) } else { (value, None) };
+        let (text, bytes) =
+            if matches!(row.kind, Some(Kind::Bytes | Kind::Array)) { (None, value) } else { (value, None) };
         self.texts.push(text);
         self.bytes.push(bytes);
         self.rows.push(row);

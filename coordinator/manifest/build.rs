@@ -468,7 +468,10 @@ impl<'a> Builder<'a> {
                     let fault = way.fold(self.unknown_node(&id), |fault, key| fault.inside(key));
                     let signature = self.ops_known.get(self.ops[node.index()]).signature();
                     let is_word = signature.beside.iter().any(|spec| name.starts_with(spec.name));
-                    faults.push((node, if is_word || name.starts_with("params.") { fault } else { fault.inside("params") }));
+                    faults.push((
+                        node,
+                        if is_word || name.starts_with("params.") { fault } else { fault.inside("params") },
+                    ));
                 }
             }
         }

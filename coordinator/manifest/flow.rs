@@ -74,12 +74,22 @@ impl ParsedFlow {
                     _ => return Err(wrong("\"success\" or \"any\"")),
                 }
             }
+            "foreach"
+                if value.get("list").is_some_and(Value::is_array)
+                    && value.as_object().is_some_and(|v| v.len() == 1) =>
+            {
+                // As it is: what looks like an expression is none.
+                self.foreach = Some(Template::Json(value["list"].to_string()));
+            }
             "foreach" if value.is_object() => {
                 let name = value.get("artifact").and_then(Value::as_str);
                 let alone = value.as_object().is_some_and(|fields| fields.len() == 1);
                 let name = name.filter(|_| alone);
                 self.rows = Some(
-                    name.ok_or_else(|| wrong("{ artifact = \"name\" } for the rows of an artifact"))?.into(),
+                    name.ok_or_else(|| {
+                        wrong("{ artifact = \"name\" } for the rows of an artifact, or { list = [...] }")
+                    })?
+                    .into(),
                 );
             }
             "foreach" => {

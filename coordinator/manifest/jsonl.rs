@@ -75,7 +75,10 @@ fn read_header(header: &Map<String, Value>, builder: &mut Builder) -> Result<(),
                 return Err(Fault::at(key, format!("`{key}` must be an object")));
             }
             _ => {
-                let hint = did_you_mean(key, ["forkyard", "run", "artifacts", "vars", "groups", "python", "secrets"]);
+                let hint = did_you_mean(
+                    key,
+                    ["forkyard", "run", "artifacts", "vars", "groups", "python", "secrets"],
+                );
                 return Err(Fault::at(key, format!("the first line has no key `{key}`{hint}")));
             }
         }

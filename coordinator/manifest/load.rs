@@ -29,14 +29,28 @@ pub(crate) fn load_made(
     builder.finish(&[source])
 }
 
-/// Reads a manifest and everything it includes. The variables in `given` take the place of those in `[vars]`.
+/// Reads a manifest and everything it includes; with `text`, that is JSON Lines and stands in the place of the file. The
+/// variables in `given` take the place of those in `[vars]`.
 ///
 /// # Errors
 /// When a file cannot be read, or with every mistake in them.
-pub(crate) fn load(path: &Path, ops: &Ops, given: &BTreeMap<String, String>) -> Result<Plan, ManifestError> {
+pub(crate) fn load(
+    path: &Path,
+    text: Option<&str>,
+    ops: &Ops,
+    given: &BTreeMap<String, String>,
+) -> Result<Plan, ManifestError> {
+    let (source, path) = match text {
+        Some(text) => {
+            let name = path.display().to_string();
+            // Its relative paths start here.
+            (Source { name, text: text.into(), syntax: Syntax::JsonLines }, Path::new("-"))
+        }
+        None => (Source::read(path)?, path),
+    };
     let mut builder = Builder::new(path, ops);
     builder.give(given);
-    let mut sources = vec![Source::read(path)?];
+    let mut sources = vec![source];
     let mut files = vec![path.to_path_buf()];
     let mut at = 0;
     while let Some(source) = sources.get(at) {

@@ -102,13 +102,7 @@ pub(super) fn parse(
 }
 
 impl Parsed {
-    fn field(
-        &mut self,
-        op: &str,
-        signature: Signature,
-        key: &str,
-        value: Value,
-    ) -> Result<(), Fault> {
+    fn field(&mut self, op: &str, signature: Signature, key: &str, value: Value) -> Result<(), Fault> {
         let beside = signature.beside;
         let wrong = |expected: &str| Fault::at(key, format!("`{key}` must be {expected}"));
         let detail = &mut self.detail;

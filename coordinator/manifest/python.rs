@@ -57,7 +57,8 @@ impl PythonSettings {
                         let is_there = path.is_file();
                         settings.interpreter = path.to_string_lossy().into_owned();
                         if !is_there {
-                            let next = "make the environment first (python3 -m venv .venv), or name another one";
+                            let next =
+                                "make the environment first (python3 -m venv .venv), or name another one";
                             let why = format!("there is no {}; {next}", path.display());
                             return Err(Fault::at(key, why));
                         }

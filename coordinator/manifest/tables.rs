@@ -65,7 +65,8 @@ pub(super) fn read(source: &Source, builder: &mut Builder) {
             }
             ("node", _) => builder.problem(fault(Fault::new("nodes are written as [[node]] tables"))),
             _ => {
-                let hint = did_you_mean(&key, ["run", "artifacts", "vars", "groups", "python", "secrets", "node"]);
+                let hint =
+                    did_you_mean(&key, ["run", "artifacts", "vars", "groups", "python", "secrets", "node"]);
                 builder.problem(fault(Fault::new(format!("a manifest has no key `{key}`{hint}"))));
             }
         }

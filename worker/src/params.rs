@@ -177,10 +177,14 @@ impl ParamKind {
             }),
             ParamKind::Texts | ParamKind::Modules => matches!(value, Array(v) if v.iter().all(text)),
             ParamKind::List => value.is_array(),
-            ParamKind::Call => value.as_str().and_then(|call| call.rsplit_once(':')).is_some_and(|(module, name)| {
-                let word = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || c == '_');
-                name.split('.').all(word) && (module.ends_with(".py") || module.split('.').all(word))
-            }),
+            ParamKind::Call => {
+                value.as_str().and_then(|call| call.rsplit_once(':')).is_some_and(|(module, name)| {
+                    let word = |part: &str| {
+                        !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || c == '_')
+                    };
+                    name.split('.').all(word) && (module.ends_with(".py") || module.split('.').all(word))
+                })
+            }
             ParamKind::Command => match value {
                 Array(words) => !words.is_empty() && words.iter().all(text),
                 line => line.is_string(),

@@ -15,8 +15,8 @@ use forkyard_shared::protocol::{
 };
 use forkyard_shared::sys;
 use forkyard_shared::value::{Body, INLINE_MAX_BYTES, Kind, Value};
-use ipc_channel::{IpcError, TryRecvError};
 use ipc_channel::ipc::{IpcReceiver, IpcSender};
+use ipc_channel::{IpcError, TryRecvError};
 
 use crate::attach::Attached;
 use crate::op::{Failed, Output};
@@ -227,9 +227,7 @@ impl<'a> Worker<'a> {
         let fits = GROUP_NS.checked_div(self.python_ns).unwrap_or(1).clamp(1, GROUP_MAX as u64) as usize;
         let most = if first.alone { 1 } else { fits };
         let mut group = vec![first];
-        let joins = |message: &Message| {
-            !message.alone && self.ops.get(message.op).signature().calls_python()
-        };
+        let joins = |message: &Message| !message.alone && self.ops.get(message.op).signature().calls_python();
         for at in index + 1.. {
             if group.len() >= most || !tasks.get(at).and_then(Option::as_ref).is_some_and(joins) {
                 break;
@@ -452,6 +450,7 @@ fn receive(inbox: &IpcReceiver<Frame>) -> Result<Frame, IpcError> {
         if start.elapsed() > SPIN {
             return inbox.recv();
         }
+        std::thread::yield_now();
     }
 }
 

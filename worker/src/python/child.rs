@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use forkyard_shared::sys;
 use nix::errno::Errno;
@@ -13,6 +14,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::pipe2;
 
 use super::wire::{HEADER_BYTES, Header, Status};
+
+/// How long a worker looks for an answer before it sleeps.
+const SPIN: Duration = Duration::from_micros(50);
 
 /// How much is read at a time.
 const READ_BYTES: usize = 256 << 10;
@@ -137,6 +141,15 @@ impl Child {
             self.drain(log);
         }
         Ok(ready)
+    }
+
+    /// Waits a moment for an answer without sleeping: waking up takes longer than most functions do.
+    pub fn look_out(&self) {
+        let start = Instant::now();
+        let mut fds = [PollFd::new(self.tasks.as_fd(), PollFlags::POLLIN)];
+        while start.elapsed() < SPIN && poll(&mut fds, PollTimeout::ZERO) == Ok(0) {
+            std::thread::yield_now();
+        }
     }
 
     /// What was printed so far.

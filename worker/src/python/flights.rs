@@ -164,6 +164,9 @@ impl<'a> Flights<'a> {
                 return Ok((ended, false));
             }
             let child = self.child.as_mut().ok_or(Gone)?;
+            if self.tasks.len() == 1 && other.is_none() {
+                child.look_out();
+            }
             let ready = child.wait(other, &mut self.printed).map_err(|_| Gone)?;
             if ready.asks {
                 self.answer().map_err(|_| Gone)?;

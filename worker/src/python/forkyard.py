@@ -499,6 +499,7 @@ OK, ERROR, RETRY, CANCELLED, BROKEN = range(5)
 _REPLY = struct.Struct("<IBBHQQQII")
 QUICK_NS = 100_000
 FLUSH_BYTES = 64 << 10
+SPIN_NS = 50_000
 
 
 def _failure(error):
@@ -541,7 +542,7 @@ def _answer(task, outcome, start):
         pairs = (f"{_encode_json(key)}:{'null' if text is None else '[' + text + ']'}" for key, text in task.writes.items())
         writes = ("{" + ",".join(pairs) + "}").encode()
     log = task.log.bytes()
-    length = sum(map(len, value)) if len(value) != 1 else len(value[0])
+    length = sum(len(piece) for piece in value)
     end = time.monotonic_ns()
     header = _REPLY.pack(task.node, status, kind, 0, start, end - start, length, len(writes), len(log))
     return (header, *value, writes, log), end - start, status == OK
@@ -597,7 +598,7 @@ def _run_group(messages, send):
             header = bytearray(pieces[0])
             struct.pack_into("<H", header, 6, left)
             pieces = (header, *pieces[1:])
-        size = sum(map(len, pieces))
+        size = sum(len(piece) for piece in pieces)
         if size > FLUSH_BYTES:
             send(pending)
             for piece in pieces:
@@ -677,13 +678,25 @@ class _Wire:
                 del self.held[:end]
             if found:
                 return found
-            try:
-                part = self.socket.recv(1 << 18, 0 if wait else 0x40)  # MSG_DONTWAIT
-            except BlockingIOError:
+            part = self._receive(wait)
+            if part is None:
                 return found
             if not part:
                 os._exit(0)
             self.held += part
+
+    def _receive(self, wait):
+        # A moment without sleeping: waking up takes longer than most functions do.
+        until = time.monotonic_ns() + SPIN_NS if wait else 0
+        while True:
+            try:
+                return self.socket.recv(1 << 18, 0x40)  # MSG_DONTWAIT
+            except BlockingIOError:
+                if not wait:
+                    return None
+            if time.monotonic_ns() > until:
+                return self.socket.recv(1 << 18)
+            os.sched_yield()
 
     def send(self, pieces):
         if len(pieces) == 1:
@@ -737,6 +750,120 @@ def _serve_concurrently(wire):
 
     loop.add_reader(wire.socket, readable)
     loop.run_forever()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Outside: the `forkyard` command
+
+
+class RunFailed(ForkyardError):
+    """A run that did not end well: `code` is its exit code, `errors` what failed, by node or by the item's number, and
+    `results` of a `map` has None in the place of what failed."""
+
+    def __init__(self, message, code, errors, results=None):
+        super().__init__(message)
+        self.code, self.errors, self.results = code, errors, results
+
+
+def map(function, items, *, artifacts=None, workers=None, store=None, python=None, **options):
+    """What `function` returns for each item, in their order; results that are in the store are not computed again.
+
+    `function` is a function of a module or a script, or its name as `file.py:name`. Items are anything that JSON holds.
+    `artifacts` are files by name, for `forkyard.artifact(name)`. More options are those of `forkyard map`: concurrency,
+    timeout, attempts, rate, salt, preload, code, secret, path; those that may stand several times take a list.
+    """
+    call, folders = _call_of(function)
+    command = [*_command(store), "map", call, "-", "--json", "--python", python or sys.executable]
+    for folder in folders:
+        command += ["--path", folder]
+    if workers is not None:
+        command += ["--workers", str(workers)]
+    for name, path in (artifacts or {}).items():
+        command += ["-a", f"{name}={path}"]
+    for name, value in options.items():
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            command += [f"--{name.replace('_', '-')}"] + ([] if one is True else [str(one)])
+    lines = "".join(_encode_json(item) + "\n" for item in items)
+    done = subprocess.run(command, input=lines.encode(), stdout=subprocess.PIPE)
+    results, errors = [None] * lines.count("\n"), {}
+    for row in _rows(done.stdout):
+        index = int(row["node"][len("map["):-1])
+        if row["error"] is None:
+            results[index] = _value_of(row)
+        else:
+            errors[index] = row["error"]
+    if done.returncode:
+        first = next(iter(errors.items()), None)
+        said = f"item {first[0]}: {first[1]}" if first else "see stderr"
+        raise RunFailed(f"forkyard map ended with code {done.returncode}: {said}", done.returncode, errors, results)
+    return results
+
+
+def run(manifest, *, workers=None, store=None, options=()):
+    """Runs a manifest, with more `options` of `forkyard run` if wanted. The numbers of its last event: ran, cached, ..."""
+    command = [*_command(store), "run", str(manifest), "--json", *options]
+    if workers is not None:
+        command += ["--workers", str(workers)]
+    done = subprocess.run(command, stdout=subprocess.PIPE)
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    if done.returncode:
+        errors = {event["node"]: event.get("error") for event in events if event["event"] == "node_finished"}
+        first = next(iter(errors.items()), None)
+        said = f"{first[0]}: {first[1]}" if first else "see stderr"
+        raise RunFailed(f"forkyard run ended with code {done.returncode}: {said}", done.returncode, errors)
+    return events[-1]
+
+
+def results(*, store=None, run=None):
+    """What the nodes of a run returned (the newest, if none is named), by node."""
+    command = [*_command(store), "results", "export", "--format", "jsonl", "-"]
+    if run is not None:
+        command += ["--run", str(run)]
+    done = subprocess.run(command, stdout=subprocess.PIPE)
+    if done.returncode:
+        raise RunFailed(f"forkyard results ended with code {done.returncode}", done.returncode, {})
+    return {row["node"]: _value_of(row) for row in _rows(done.stdout) if row["kind"] is not None}
+
+
+def _rows(text):
+    return (json.loads(line) for line in text.splitlines())
+
+
+def _value_of(row):
+    import base64
+
+    value = row["value"]
+    if row["kind"] == "npy":
+        return _load_npy(io.BytesIO(base64.b64decode(value["npy"])))
+    return base64.b64decode(value["base64"]) if row["kind"] == "bytes" else value
+
+
+def _command(store):
+    import shutil
+
+    program = os.environ.get("FORKYARD") or shutil.which("forkyard")
+    if program is None:
+        raise ForkyardError("there is no `forkyard` in the PATH; FORKYARD=/path/to/forkyard names one")
+    return [program] if store is None else [program, "--store", str(store)]
+
+
+def _call_of(function):
+    """A function as `forkyard map` is told it, and the folders in which its module is found."""
+    import inspect
+
+    if isinstance(function, str):
+        return function, []
+    name, file = function.__qualname__, inspect.getsourcefile(function)
+    if not name.replace(".", "_").isidentifier() or file is None:
+        raise ForkyardError(f"{name} cannot be found by name in another process: give a function of a module")
+    module = function.__module__
+    if "." in module:
+        parts = module.count(".") + (os.path.basename(file) == "__init__.py") + 1
+        folder = os.path.abspath(file)
+        for _ in range(parts):
+            folder = os.path.dirname(folder)
+        return f"{module}:{name}", [folder]
+    return f"{os.path.abspath(file)}:{name}", []
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -34,8 +34,19 @@ module._zygote(3)
 
 /// Variables of our environment that an interpreter gets: where things are, not what comes out.
 const INHERITED: [&str; 13] = [
-    "PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONPATH",
-    "PYTHONHOME", "SSL_CERT_FILE", "SSL_CERT_DIR",
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "TMPDIR",
+    "USER",
+    "LD_LIBRARY_PATH",
+    "VIRTUAL_ENV",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
 ];
 
 /// Variables with such endings too: how many threads, and which way to the network.
@@ -59,7 +70,10 @@ enum News {
     Ready(Vec<String>),
     Error(String),
     #[serde(untagged)]
-    Forked { child: i32, worker: i32 },
+    Forked {
+        child: i32,
+        worker: i32,
+    },
 }
 
 impl Host {
