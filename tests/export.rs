@@ -4,14 +4,13 @@
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use crate::util::{Ended, RUN, Space, eventually, text};
+use crate::util::{Ended, RUN, Space, eventually, python, text};
 
 impl Space {
     fn export(&self, format: &str, file: &str) -> Ended {
@@ -26,10 +25,8 @@ impl Space {
 
     /// What DuckDB answers, a row an array.
     fn ask(&self, sql: &str) -> Vec<Value> {
-        let python = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("python").join("bin/python");
-        assert!(python.exists(), "{} is not there: run scripts/test, which installs it", python.display());
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/query.py");
-        let output = Command::new(python).args([script, sql]).current_dir(self.path("")).output().unwrap();
+        let output = Command::new(python()).args([script, sql]).current_dir(self.path("")).output().unwrap();
         assert!(output.status.success(), "{sql}\n{}", String::from_utf8_lossy(&output.stderr));
         let answer = String::from_utf8(output.stdout).unwrap();
         answer.lines().map(|line| serde_json::from_str(line).unwrap()).collect()

@@ -12,6 +12,7 @@ mod faults; // every system call of a run on its store, failing or the last one
 mod language; // every word of the workflow language, through the real command
 mod manifest; // files that are no manifest, or name others; the command line
 mod plan; // what is known before a run; traces of other programs, imported
+mod python; // Python nodes, `map`, and the module as a client
 mod regression; // one test named after each bug that was fixed
 mod run;
 mod state; // variables that nodes share, by ops of a program of its own // what a run does when nothing goes wrong: results, keys, the store, what is printed

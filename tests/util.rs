@@ -417,6 +417,13 @@ pub fn matrix(rows: &[&[f32]]) -> Vec<u8> {
     npy(&format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({count}, {cols}), }}"), &elements)
 }
 
+/// The Python that has what `scripts/requirements.txt` lists.
+pub fn python() -> PathBuf {
+    let python = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("python").join("bin/python");
+    assert!(python.exists(), "{} is not there: run scripts/test, which installs it", python.display());
+    python
+}
+
 /// The path as text.
 pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()

@@ -158,8 +158,6 @@ fn python(args: &Map) -> Value {
 /// The words of a command in which `{}` stands for the item; without any, the item is the last word.
 fn command(line: &str, shell: bool) -> Result<Value, String> {
     const ITEM: &str = "{{ item }}";
-    // What looks like an expression is none.
-    let literal = |text: &str| text.replace("{{", "{{ '{{' }}");
     if shell {
         // The shell gets the item as a parameter, so that nothing in it is taken for shell.
         let script =
@@ -176,6 +174,18 @@ fn command(line: &str, shell: bool) -> Result<Value, String> {
         run.push(ITEM.into());
     }
     Ok(run.into())
+}
+
+/// Text in which nothing is an expression, whatever it looks like.
+fn literal(text: &str) -> String {
+    let (mut out, mut chars) = (String::new(), text.chars().peekable());
+    while let Some(c) = chars.next() {
+        match chars.peek() {
+            Some('{' | '%' | '#') if c == '{' => out += "{{ '{' }}",
+            _ => out.push(c),
+        }
+    }
+    out
 }
 
 /// Writes the results in the items' order: of a function a JSON value a line, of a command what it wrote.
