@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput};
 use forkyard_shared::codec::{self, Frame};
 use forkyard_shared::ids::{NodeId, OpId};
-use forkyard_shared::protocol::{Task, Batch};
+use forkyard_shared::protocol::{Batch, Task};
 use forkyard_shared::sys;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};

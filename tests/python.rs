@@ -456,7 +456,7 @@ def never():
 #[test]
 fn secrets_reach_the_function_and_nothing_that_is_kept() {
     let functions = r#"
-import os
+import forkyard, os
 def use():
     key = os.environ["API_KEY"]
     print("my key is", key)
@@ -464,12 +464,16 @@ def use():
 def fail():
     raise ValueError("401 for " + os.environ["API_KEY"])
 def give(): return "key=" + os.environ["API_KEY"]
+def keep(): forkyard.state["k"] = os.environ["API_KEY"]
 def give_much(): return b"x" * 100_000 + os.environ["API_KEY"].encode()
 def others(): return os.environ.get("OTHER", "none")
 "#;
     let mut nodes: Vec<String> =
-        ["use", "fail", "give", "give_much", "others"].map(|name| call(name, name, "")).to_vec();
+        ["use", "fail", "give", "keep", "give_much", "others"].map(|name| call(name, name, "")).to_vec();
     nodes.push("[[node]]\nid = \"exec\"\nop = \"exec\"\nshell = true\nrun = ['printf %s $API_KEY | wc -c; echo $API_KEY >&2']\n".into());
+    for (id, run) in [("echo", "echo $API_KEY"), ("much", "head -c 100000 /dev/zero; echo $API_KEY")] {
+        nodes.push(format!("[[node]]\nid = \"{id}\"\nop = \"exec\"\nshell = true\nrun = ['{run}']\n"));
+    }
     let space = space(functions, "[secrets]\nenv = [\"API_KEY\"]\n[run]\non_failure = \"continue\"", &nodes);
     let secret = "sk-48151623";
     let ended = space.run_in(&[("API_KEY", secret), ("OTHER", "seen")], &RUN).expect(1);
@@ -479,8 +483,12 @@ def others(): return os.environ.get("OTHER", "none")
     );
     assert_eq!(space.result_text("others"), "\"none\"");
     assert!(error(&ended, "fail").starts_with("ValueError: 401 for [secret API_KEY]"));
-    assert!(error(&ended, "give").starts_with("the result holds the value of the secret API_KEY"));
-    assert!(error(&ended, "give_much").starts_with("the result holds the value of the secret API_KEY"));
+    for node in ["give", "keep", "give_much", "echo", "much"] {
+        assert!(
+            error(&ended, node).starts_with("the result holds the value of the secret API_KEY"),
+            "{node}"
+        );
+    }
     let log = String::from_utf8(space.run(&["logs", "use"]).expect(0).stdout).unwrap();
     assert_eq!(log, "my key is [secret API_KEY]\n");
     // Its name is in the key, its value is not.

@@ -16,6 +16,8 @@ use forkyard_shared::mapping::{self, Mapping};
 use forkyard_shared::protocol::{ArtifactSetup, Setup};
 use forkyard_shared::sys;
 
+use crate::secrets::Secrets;
+
 /// What every worker of a run shares.
 pub(crate) struct Attached {
     pub setup: Setup,
@@ -24,6 +26,7 @@ pub(crate) struct Attached {
     pub pulses: OwnedFd,
     pub arena: ArenaReader,
     pub artifacts: Vec<Artifact>,
+    pub secrets: Secrets,
     /// Where a worker asks for a Python process, if the run has any Python.
     pub python: Option<OwnedFd>,
 }

@@ -10,6 +10,7 @@ pub mod params;
 mod python;
 mod reap;
 mod registry;
+mod secrets;
 mod state;
 mod task;
 mod work;

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 
 use crate::attach::{Artifact, Attached};
 use crate::op::Failed;
+use crate::secrets::{Guarded, Secrets};
 use crate::state::State;
 
 /// One attempt to run a node.
@@ -206,13 +207,18 @@ impl<'a> Task<'a> {
     }
 
     /// A place to write a result of any size.
-    pub(crate) fn sink(&self) -> Sink {
-        Sink::new(self.tmp_dir(), &self.tmp_name(), INLINE_MAX_BYTES, !self.message.plain)
+    pub(crate) fn sink(&self) -> Guarded<'a> {
+        self.sink_of(!self.message.plain)
     }
 
     /// The same, where what is written is to be read as it is.
-    pub(crate) fn plain_sink(&self) -> Sink {
-        Sink::new(self.tmp_dir(), &self.tmp_name(), INLINE_MAX_BYTES, false)
+    pub(crate) fn plain_sink(&self) -> Guarded<'a> {
+        self.sink_of(false)
+    }
+
+    fn sink_of(&self, may_pack: bool) -> Guarded<'a> {
+        let sink = Sink::new(self.tmp_dir(), &self.tmp_name(), INLINE_MAX_BYTES, may_pack);
+        Guarded::new(sink, self.secrets())
     }
 
     pub(crate) fn tmp_dir(&self) -> &'a Path {
@@ -229,8 +235,13 @@ impl<'a> Task<'a> {
     }
 
     /// Names of variables that a command gets as they are.
-    pub(crate) fn secrets(&self) -> &'a [String] {
+    pub(crate) fn secret_names(&self) -> &'a [String] {
         &self.attached.setup.secrets
+    }
+
+    /// What is not to be stored.
+    pub(crate) fn secrets(&self) -> &'a Secrets {
+        &self.attached.secrets
     }
 }
 

@@ -20,7 +20,7 @@ use ipc_channel::{IpcError, TryRecvError};
 
 use crate::attach::Attached;
 use crate::op::{Failed, Output};
-use crate::python::{Ended, Flights, Gone, Secrets, Unsent};
+use crate::python::{Ended, Flights, Gone, Unsent};
 use crate::reap;
 use crate::registry::Ops;
 use crate::state::within_limits;
@@ -55,7 +55,6 @@ pub(crate) struct Worker<'a> {
     doorbell: OwnedFd,
     pending: Vec<Completion>,
     pending_bytes: usize,
-    secrets: &'a Secrets,
     python: Flights<'a>,
     /// What a Python task took lately.
     python_ns: u64,
@@ -93,9 +92,7 @@ impl<'a> Worker<'a> {
     ) -> std::io::Result<Worker<'a>> {
         let pulse = PulsePage::map(&attached.pulses, id.index())?;
         let mapped = MappedResults::new(MAPPED_RESULTS_MAX);
-        // As long as the process.
-        let secrets: &Secrets = Box::leak(Box::new(Secrets::of(&attached.setup.secrets)));
-        let python = Flights::new(attached, secrets);
+        let python = Flights::new(attached);
         let (pending, pending_bytes) = (Vec::new(), 0);
         Ok(Worker {
             id,
@@ -107,7 +104,6 @@ impl<'a> Worker<'a> {
             doorbell,
             pending,
             pending_bytes,
-            secrets,
             python,
             python_ns: 0,
             read: 0,
@@ -378,9 +374,7 @@ impl<'a> Worker<'a> {
             result = Err(Failed::new(text).because(Cause::Artifact(id)));
         }
         let result = result.and_then(|output| Ok((output, within_limits(task.state().take_writes())?)));
-        let mut attempt = Attempt::of(&task, result);
-        attempt.hide(self.secrets);
-        attempt
+        Attempt::of(&task, result)
     }
 }
 
@@ -398,8 +392,18 @@ impl Attempt {
         let generates = result.as_ref().is_ok_and(|(output, _)| {
             matches!(&output.value, Value { kind: Kind::Json, body: Body::Inline(bytes), .. } if bytes.starts_with(NODES))
         });
-        let result = result.and_then(|(output, writes)| Ok((outsized(task, output)?, writes)));
-        let (outcome, writes, mut log) = match result {
+        let result = result.and_then(|(output, writes)| {
+            let output = outsized(task, output)?;
+            if let Body::Inline(bytes) = &output.value.body {
+                task.secrets().check(bytes)?;
+            }
+            writes
+                .iter()
+                .filter_map(|(_, json)| json.as_ref())
+                .try_for_each(|json| task.secrets().check(json))?;
+            Ok((output, writes))
+        });
+        let (mut outcome, writes, mut log) = match result {
             Ok((output, writes)) => (Ok(output.value), writes, output.log),
             Err(failed) => {
                 let mut message = failed.message;
@@ -407,22 +411,18 @@ impl Attempt {
                 (Err(Failure { message, cause: failed.cause }), Writes::new(), failed.log)
             }
         };
+        task.secrets().hide(&mut log);
+        if let Err(failure) = &mut outcome {
+            let mut message = std::mem::take(&mut failure.message).into_bytes();
+            task.secrets().hide(&mut message);
+            failure.message = String::from_utf8_lossy(&message).into_owned();
+        }
         log.truncate(LOG_MAX_BYTES);
         Attempt { outcome, writes, generates, log }
     }
 
     fn failed(failure: Failure) -> Attempt {
         Attempt { outcome: Err(failure), writes: Writes::new(), generates: false, log: Vec::new() }
-    }
-
-    /// Takes the values of secrets out of what people read.
-    pub fn hide(&mut self, secrets: &Secrets) {
-        secrets.hide(&mut self.log);
-        if let Err(failure) = &mut self.outcome {
-            let mut message = std::mem::take(&mut failure.message).into_bytes();
-            secrets.hide(&mut message);
-            failure.message = String::from_utf8_lossy(&message).into_owned();
-        }
     }
 }
 

@@ -31,6 +31,7 @@ use crate::attach::{Artifact, Attached};
 use crate::python::{CHILD_ENDED, Host, Kin};
 use crate::reap;
 use crate::registry::Ops;
+use crate::secrets::Secrets;
 use crate::work::{Served, Worker};
 
 /// The coordinator's side of a zygote.
@@ -254,7 +255,8 @@ impl<'a> Loop<'a> {
         };
         let control = self.python.as_ref().map(|python| python.control().try_clone()).transpose();
         let python = control.map_err(|error| NotReady::Python(error.to_string()))?;
-        let attached = Attached { setup, _lock: lock, pulses, arena, artifacts, python };
+        let secrets = Secrets::of(&setup.secrets);
+        let attached = Attached { setup, _lock: lock, pulses, arena, artifacts, secrets, python };
         // Every worker refers to it for as long as it lives, which is as long as the process.
         self.attached = Some(Box::leak(Box::new(attached)));
         Ok(warnings)

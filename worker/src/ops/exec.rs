@@ -8,7 +8,7 @@ use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use forkyard_shared::protocol::{LOG_MAX_BYTES, Param};
-use forkyard_shared::sink::{Body, Sink};
+use forkyard_shared::sink::Body;
 use forkyard_shared::value::Kind;
 use nix::fcntl::OFlag;
 
@@ -17,6 +17,7 @@ use crate::log::last_lines;
 use crate::op::{Failed, Op, Output};
 use crate::params::{ParamKind, ParamSpec, Signature};
 use crate::reap;
+use crate::secrets::Guarded;
 use crate::task::Task;
 
 /// How much of an output file is copied at a time.
@@ -87,7 +88,7 @@ fn argv(task: &Task) -> Result<Vec<String>, Failed> {
 /// The whole environment of the command: what `docs/manifest.md` promises and nothing else.
 fn environment(task: &Task, scratch: &Path) -> Result<Vec<(OsString, OsString)>, Failed> {
     let mut env: BTreeMap<OsString, OsString> = BTreeMap::new();
-    let secrets = task.secrets().iter().map(String::as_str);
+    let secrets = task.secret_names().iter().map(String::as_str);
     for name in ["PATH", "HOME", "LANG"].into_iter().chain(secrets) {
         if let Some(value) = std::env::var_os(name) {
             env.insert(name.into(), value);
@@ -142,7 +143,7 @@ fn stdin(task: &Task) -> Result<Stdin, Failed> {
 }
 
 /// The result: stdout, or the file that `output` names in the scratch directory.
-fn collect(task: &Task, output: &str, stdout: Sink, scratch: &Path) -> Result<Output, Failed> {
+fn collect(task: &Task, output: &str, stdout: Guarded, scratch: &Path) -> Result<Output, Failed> {
     match output {
         "text" | "bytes" => {
             let kind = if output == "text" { Kind::Text } else { Kind::Bytes };

@@ -12,7 +12,6 @@ use forkyard_shared::value::{INLINE_MAX_BYTES, Kind};
 use hashlink::LruCache;
 
 use super::child::Child;
-use super::secrets::Secrets;
 use super::wire::{self, Header, Status};
 use crate::attach::Attached;
 use crate::log::Log;
@@ -27,7 +26,6 @@ const CHECKED_MAX: usize = 256;
 /// The Python process of a worker, once there is one, and what it runs.
 pub(crate) struct Flights<'a> {
     attached: &'a Attached,
-    secrets: &'a Secrets,
     child: Option<Child>,
     tasks: Vec<Message>,
     /// What was printed past Python since the last task ended.
@@ -66,9 +64,9 @@ impl Unsent {
 pub(crate) struct Gone;
 
 impl<'a> Flights<'a> {
-    pub fn new(attached: &'a Attached, secrets: &'a Secrets) -> Flights<'a> {
+    pub fn new(attached: &'a Attached) -> Flights<'a> {
         let (printed, checked) = (Log::new(LOG_MAX_BYTES / 2), LruCache::new(CHECKED_MAX));
-        Flights { attached, secrets, child: None, tasks: Vec::new(), printed, checked }
+        Flights { attached, child: None, tasks: Vec::new(), printed, checked }
     }
 
     /// The tasks that are under way.
@@ -198,7 +196,7 @@ impl<'a> Flights<'a> {
         let child = self.child.as_mut().ok_or(io::ErrorKind::NotConnected)?;
         let task = Task::new(&self.tasks[at], self.attached);
         let result = match header.status {
-            Status::Done => value(child, &task, &header, self.secrets)?,
+            Status::Done => value(child, &task, &header)?,
             status => Err(failure(status, child.take(header.value_len as usize)?)),
         };
         let writes = wire::writes(&child.take(header.writes_len as usize)?);
@@ -210,8 +208,7 @@ impl<'a> Flights<'a> {
             Ok((output, writes)) => Ok((output.with_log(log), writes)),
             Err(failed) => Err(failed.with_log(log)),
         };
-        let mut attempt = Attempt::of(&task, result);
-        attempt.hide(self.secrets);
+        let attempt = Attempt::of(&task, result);
         // Not before: what was cut short by the end of the process has not ended.
         let message = self.tasks.remove(at);
         let left = usize::from(header.left).min(self.tasks.len() - at);
@@ -275,42 +272,21 @@ fn path(
 }
 
 /// What a function returned: in memory if it is short, else into a file as it comes.
-fn value(
-    child: &mut Child,
-    task: &Task,
-    header: &Header,
-    secrets: &Secrets,
-) -> io::Result<Result<Output, Failed>> {
+fn value(child: &mut Child, task: &Task, header: &Header) -> io::Result<Result<Output, Failed>> {
     if header.value_len <= INLINE_MAX_BYTES as u64 {
         let bytes = child.take(header.value_len as usize)?;
-        return Ok(match secrets.name_in(&bytes) {
-            Some(name) => Err(has_secret(name)),
-            None => Ok(Output::raw(header.kind, bytes)),
-        });
+        return Ok(Ok(Output::raw(header.kind, bytes)));
     }
     // What is read again as it is, by name or by a mapping, must not be packed.
     let mut sink = if header.kind == Kind::Array { task.plain_sink() } else { task.sink() };
-    let (mut written, mut found, mut end) = (Ok(()), None, Vec::new());
+    let mut written = Ok(());
     child.pass(header.value_len, |part| {
         if written.is_ok() {
             written = sink.write_all(part);
         }
-        if secrets.overlap() > 0 && found.is_none() {
-            end.extend_from_slice(part);
-            found = secrets.name_in(&end).map(has_secret);
-            let keep = end.len().saturating_sub(secrets.overlap());
-            end.drain(..keep);
-        }
     })?;
-    let written = written.and_then(|()| sink.finish()).map_err(Failed::from);
-    Ok(match found {
-        Some(failed) => Err(failed),
-        None => written.map(|body| Output::written(header.kind, body)),
-    })
-}
-
-fn has_secret(name: &str) -> Failed {
-    Failed::new(format!("the result holds the value of the secret {name}, which is not to be stored"))
+    let body = written.map_err(Failed::from).and_then(|()| sink.finish());
+    Ok(body.map(|body| Output::written(header.kind, body)))
 }
 
 fn failure(status: Status, text: Vec<u8>) -> Failed {

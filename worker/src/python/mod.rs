@@ -16,12 +16,10 @@
 mod child;
 mod flights;
 mod host;
-mod secrets;
 mod wire;
 
 pub(crate) use flights::{Ended, Flights, Gone, Unsent};
 pub(crate) use host::{Host, Kin};
-pub(crate) use secrets::Secrets;
 
 /// The module `forkyard` for Python: what functions see of their run, and a client of the command.
 pub const MODULE: &str = include_str!("forkyard.py");

@@ -1,5 +1,11 @@
 //! Values that nobody is to see: taken out of logs and errors, and kept out of results.
 
+use std::io::{self, Write};
+
+use forkyard_shared::sink::{Body, Sink};
+
+use crate::op::Failed;
+
 /// The secrets of a run: their names and values.
 #[derive(Default)]
 pub(crate) struct Secrets(Vec<(String, Vec<u8>)>);
@@ -38,9 +44,65 @@ impl Secrets {
         self.0.iter().find(|(_, value)| find(bytes, value).is_some()).map(|(name, _)| name.as_str())
     }
 
+    /// Refuses bytes that are to be stored and hold a value.
+    ///
+    /// # Errors
+    /// When they do.
+    pub fn check(&self, bytes: &[u8]) -> Result<(), Failed> {
+        self.name_in(bytes).map_or(Ok(()), |name| Err(refusal(name)))
+    }
+
     /// How many bytes of a stream must be kept so that no value is missed between two parts of it.
-    pub fn overlap(&self) -> usize {
+    fn overlap(&self) -> usize {
         self.0.iter().map(|(_, value)| value.len() - 1).max().unwrap_or(0)
+    }
+}
+
+fn refusal(name: &str) -> Failed {
+    Failed::new(format!("the result holds the value of the secret {name}, which is not to be stored"))
+}
+
+/// A sink that finds out whether a value goes through it.
+pub(crate) struct Guarded<'a> {
+    sink: Sink,
+    secrets: &'a Secrets,
+    /// What went through last.
+    end: Vec<u8>,
+    found: Option<&'a str>,
+}
+
+impl<'a> Guarded<'a> {
+    pub fn new(sink: Sink, secrets: &'a Secrets) -> Guarded<'a> {
+        Guarded { sink, secrets, end: Vec::new(), found: None }
+    }
+
+    /// What was written.
+    ///
+    /// # Errors
+    /// When a value went through, or it cannot be finished.
+    pub fn finish(self) -> Result<Body, Failed> {
+        match self.found {
+            Some(name) => Err(refusal(name)),
+            None => Ok(self.sink.finish()?),
+        }
+    }
+}
+
+impl Write for Guarded<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.sink.write(bytes)?;
+        let overlap = self.secrets.overlap();
+        if overlap > 0 && self.found.is_none() {
+            self.end.extend_from_slice(&bytes[..written]);
+            self.found = self.secrets.name_in(&self.end);
+            let keep = self.end.len().saturating_sub(overlap);
+            self.end.drain(..keep);
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
     }
 }
 
