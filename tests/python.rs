@@ -305,6 +305,25 @@ def look(pids):
 }
 
 #[test]
+fn a_function_that_forks_neither_speaks_twice_nor_hides_its_end() {
+    let functions = r#"
+import os, time
+def twice():
+    return [os.fork() > 0]
+def leave_a_copy_and_die():
+    if os.fork() == 0:
+        time.sleep(1000)
+    os._exit(5)
+"#;
+    let nodes = [call("twice", "twice", ""), call("die", "leave_a_copy_and_die", "needs = [\"twice\"]")];
+    let space = space(functions, "[run]\non_failure = \"continue\"", &nodes);
+    let ended = space.run_manifest(1);
+    assert_eq!(space.json("twice"), json!([true]));
+    assert!(error(&ended, "die").starts_with("its Python process exited with status 5"));
+    space.expect_nothing_left();
+}
+
+#[test]
 fn a_large_result_goes_through() {
     let functions = "def large(n): return bytes(range(256)) * n\ndef size(b): return [len(b), b[-1]]\n";
     let nodes = [

@@ -156,15 +156,24 @@ impl<'a> Loop<'a> {
     /// Serves until the coordinator is gone; then nothing below is left.
     fn serve(mut self) -> i32 {
         loop {
-            let mut fds = [
+            let mut fds = vec![
                 PollFd::new(self.control.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             ];
+            fds.extend(
+                self.python.iter().map(|python| PollFd::new(python.control().as_fd(), PollFlags::POLLIN)),
+            );
             match poll(&mut fds, PollTimeout::NONE) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => return self.end(&format!("poll: {error}")),
             }
             let commanded = fds[0].any().unwrap_or(true);
+            let forked =
+                fds.get(2).and_then(|fd| fd.revents()).is_some_and(|there| there.contains(PollFlags::POLLIN));
+            drop(fds);
+            if forked {
+                self.learn_of_kin();
+            }
             while let Ok(Some(signal)) = self.signals.read_signal() {
                 if signal.ssi_signo == Signal::SIGTERM as u32 {
                     return self.end("");
@@ -317,7 +326,7 @@ impl<'a> Loop<'a> {
     /// Waits for every child that has ended, kills what they left behind, and reports the workers
     /// among them.
     fn bury(&mut self) {
-        let (mut dead, mut news) = (Vec::new(), Vec::new());
+        let (mut dead, mut news, mut lost_kin) = (Vec::new(), Vec::new(), false);
         while let Some((pid, end)) = sys::wait_any() {
             if let Some(worker) = self.workers.remove(&pid) {
                 dead.push((worker, pid, end));
@@ -325,10 +334,10 @@ impl<'a> Loop<'a> {
                 news.push(FromZygote::PythonGone(end));
             } else {
                 self.learn_of_kin();
-                self.kin.note_end(pid, end);
+                lost_kin |= self.kin.note_end(pid, end);
             }
         }
-        if dead.is_empty() && news.is_empty() {
+        if dead.is_empty() && news.is_empty() && !lost_kin {
             return;
         }
         self.learn_of_kin();

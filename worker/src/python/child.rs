@@ -29,6 +29,8 @@ pub(super) struct Child {
     printed: File,
     /// When this closes, the kernel kills the child.
     _alive: OwnedFd,
+    /// Where it is read to.
+    buffer: Vec<u8>,
     /// What was read and not used.
     held: Vec<u8>,
     used: usize,
@@ -69,6 +71,7 @@ impl Child {
             asks,
             printed: printed.into(),
             _alive: alive,
+            buffer: vec![0; READ_BYTES],
             held: Vec::new(),
             used: 0,
             unsent: Vec::new(),
@@ -167,21 +170,18 @@ impl Child {
             self.held.drain(..self.used);
             self.used = 0;
         }
-        let start = self.held.len();
-        self.held.resize(start + READ_BYTES, 0);
-        let read = loop {
-            match self.tasks.read(&mut self.held[start..]) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                read => break read,
-            }
-        };
-        self.held.truncate(start + *read.as_ref().unwrap_or(&0));
-        match read {
-            Ok(0) => Ok(false),
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(true),
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(false),
-            Err(error) => Err(error),
+        loop {
+            return match self.tasks.read(&mut self.buffer) {
+                Ok(0) => Ok(false),
+                Ok(read) => {
+                    self.held.extend_from_slice(&self.buffer[..read]);
+                    Ok(true)
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(true),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(false),
+                Err(error) => Err(error),
+            };
         }
     }
 

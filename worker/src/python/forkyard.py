@@ -637,6 +637,7 @@ def _kill_children():
 
 def _ask(what, node, key):
     """Asks the worker for a value of the state: its JSON text, or None."""
+    _stay_alone()
     key = key.encode()
     with _ask_lock:
         _asks.sendall(struct.pack("<IBI", 5 + len(key), what, node) + key)
@@ -658,6 +659,15 @@ def _exactly(count):
 
 
 _asks, _ask_lock = None, threading.Lock()
+
+
+def _stay_alone():
+    """A function may fork: its copy of us has nothing to say to the worker."""
+    if os.getpid() != _pid:
+        os._exit(0)
+
+
+_pid = None
 
 
 class _Wire:
@@ -699,6 +709,7 @@ class _Wire:
             os.sched_yield()
 
     def send(self, pieces):
+        _stay_alone()
         if len(pieces) == 1:
             self.socket.sendall(pieces[0])
         elif pieces:
@@ -953,7 +964,7 @@ def _zygote(control):
 def _child(control, fds, libc, concurrent):
     """The life of a child. It ends with its worker, by the kernel: a pipe that only the worker holds open sends it
     SIGKILL when it closes."""
-    global _asks
+    global _asks, _pid
     import fcntl
     import select
     import signal
@@ -978,8 +989,8 @@ def _child(control, fds, libc, concurrent):
             numpy.random.seed()
         _asks = socket.socket(fileno=asks)
         wire = _Wire(socket.socket(fileno=tasks))
-        pid = os.getpid()
-        wire.send([_REPLY.pack(pid, OK, JSON, 0, 0, 0, 0, 0, 0)])
+        _pid = os.getpid()
+        wire.send([_REPLY.pack(_pid, OK, JSON, 0, 0, 0, 0, 0, 0)])
         (_serve_concurrently if concurrent else _serve)(wire)
     except BaseException:
         import traceback

@@ -162,13 +162,14 @@ impl Kin {
         }
     }
 
-    /// A process has ended that is no worker.
-    pub fn note_end(&mut self, pid: Pid, end: End) {
+    /// A process has ended that is no worker; whether it was one of these.
+    pub fn note_end(&mut self, pid: Pid, end: End) -> bool {
         let worker = self.children.iter().find(|(_, child)| **child == pid).map(|(worker, _)| *worker);
         if let Some(worker) = worker {
             self.children.remove(&worker);
             self.ended.insert(worker, end);
         }
+        worker.is_some()
     }
 
     /// Ends the child of a worker that has ended. How that child ended.
