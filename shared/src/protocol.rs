@@ -47,9 +47,8 @@ pub enum ToZygote {
     Artifact(ArtifactSetup),
     /// All artifacts are sent: map them, then answer [`FromZygote::Ready`].
     Attach,
-    /// Fork a worker; its [`WorkerEnds`] are already in the ipc-channel. Descriptor: its [`Doorbell`].
-    ///
-    /// [`Doorbell`]: crate::sys::Doorbell
+    /// Fork a worker; its [`WorkerEnds`] are already in the ipc-channel. Descriptor: its
+    /// doorbell, an eventfd that is written to after [`ToWorker::Begin`] and [`ToWorker::Cancel`].
     Fork(WorkerId),
     /// Kill this worker and everything below it.
     Kill(WorkerId),
