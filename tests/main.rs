@@ -1,6 +1,7 @@
 //! The real command, driven from outside. One binary, so that everything is linked once; a new test
 //! belongs in the module that says so.
 
+mod agents; // examples/agent-tests: nobody is asked twice
 mod artifacts; // files that are mapped: what is refused, what the ops on them return, changes during a run
 mod broken; // manifests that are refused: the text and what is said of it, one table
 mod chaos; // killed at random moments, by scripts/chaos

@@ -269,9 +269,14 @@ impl Running {
 
     /// The process that forks the workers.
     pub fn zygote(&self) -> i32 {
-        let of_this = |pid: &i32| parent(*pid) == Some(self.pid()) && name(*pid) == "forkyard-zygote";
+        self.child_named("forkyard-zygote")
+    }
+
+    /// A child of this command.
+    pub fn child_named(&self, wanted: &str) -> i32 {
+        let of_this = |pid: &i32| parent(*pid) == Some(self.pid()) && name(*pid) == wanted;
         let mut found = None;
-        eventually("there is a zygote", || {
+        eventually("the child is there", || {
             found = pids().into_iter().find(of_this);
             found.is_some()
         });
