@@ -2,16 +2,69 @@
 
 import json
 import struct
+import sys
 
 WIDTH = 60  # nodes in a layer
 NOISE_BYTES = 1 << 20
-KINDS = {"noop": 40, "value": 20, "link": 12, "topk": 17, "exec": 3, "large": 1, "spin": 4, "sleep": 3}
+KINDS = {
+    "noop": 32, "value": 17, "link": 10, "topk": 14, "exec": 3, "large": 1, "spin": 3, "sleep": 2,
+    "python": 8, "coroutine": 10,
+}
+CALLS = {"quick": 5, "nap": 2, "digest_of": 4, "large": 1, "leave": 2}
+COROUTINES = {"wait": 4, "wait_and_digest": 3}
+# What Python nodes call. It returns the same at every time, in every process.
+MODULE = '''
+import asyncio, hashlib, json, subprocess, time
+import forkyard
+
+
+def quick(name, numbers):
+    return {"name": name, "sum": sum(numbers), "of": forkyard.artifact("m").shape[0]}
+
+
+def nap(name, seconds):
+    time.sleep(seconds)
+    return {"name": name}
+
+
+def digest_of(name, it):
+    """What another node has returned, whole or from `inputs`."""
+    return {"name": name, "digest": digest(it), "other": digest(forkyard.inputs["it"])}
+
+
+def large(name, length, as_json):
+    text = f"{name} " * (length // (len(name) + 1))
+    return {"text": text} if as_json else text.encode()
+
+
+def leave(name, seconds):
+    """Starts what would outlive it."""
+    subprocess.Popen(["sleep", "600"], start_new_session=True)
+    time.sleep(seconds)
+    return {"name": name}
+
+
+async def wait(name, seconds):
+    await asyncio.sleep(seconds)
+    return {"name": name}
+
+
+async def wait_and_digest(name, seconds):
+    await asyncio.sleep(seconds)
+    return {"name": name, "digest": digest(forkyard.inputs["it"])}
+
+
+def digest(value):
+    data = value if isinstance(value, bytes) else json.dumps(value, sort_keys=True).encode()
+    return hashlib.sha256(data).hexdigest()
+'''
 
 
 def write_all(space, chance, count, bulk, layouts):
     """`NAME-LAYOUT.jsonl` in `space`: `first`; `second`, of which half is as in the first; `bulk`, many quick
     nodes; `hold`, which does nothing for so long that the store is folded meanwhile."""
     write_matrix(space / "m.npy", chance)
+    (space / "called.py").write_text(MODULE)
     (space / "noise").write_bytes(chance.randbytes(NOISE_BYTES))
     first = mixed(chance, count)
     second = first[: count // 2] + [{**node, "salt": "second"} for node in first[count // 2 :]]
@@ -20,7 +73,10 @@ def write_all(space, chance, count, bulk, layouts):
     for layout in layouts:
         run = {"commit": {"every": 64, "within": "50ms"}, "layout": layout}
         artifacts = {"m": {"path": "m.npy"}, "noise": {"path": "noise"}}
-        header = {"forkyard": 1, "artifacts": artifacts, "run": run}
+        # The interpreter itself: what stands for it in the PATH may need a home of its own.
+        python = {"interpreter": sys.executable, "concurrency": 8}
+        groups = {"api": {"concurrency": 2}}  # so that nodes wait there
+        header = {"forkyard": 1, "artifacts": artifacts, "run": run, "python": python, "groups": groups}
         for name, nodes in all_nodes.items():
             lines = (json.dumps(line) + "\n" for line in [header, *nodes])
             (space / f"{name}-{layout}.jsonl").write_text("".join(lines))
@@ -43,7 +99,7 @@ def mixed(chance, count):
             fields = node(chance, name, readable)
             if layers:
                 fields["needs"] = chance.sample(layers[-1], chance.randint(0, min(3, len(layers[-1]))))
-            if fields["op"] in ("value", "topk", "exec") and "stdin" not in fields:
+            if fields["op"] in ("value", "topk", "exec", "python") and "stdin" not in fields:
                 readable_here.append(name)
             nodes.append(fields)
         layers.append(layer)
@@ -64,7 +120,7 @@ def reference_to(chance, readable):
 def node(chance, name, readable):
     """One node; what it reads comes from `readable`."""
     kind = chance.choices(list(KINDS), list(KINDS.values()))[0]
-    if kind in ("link", "exec") and not readable:
+    if kind in ("link", "exec", "python", "coroutine") and not readable:
         kind = "value"
     fields = {"id": name, "op": kind}
     if kind == "value":
@@ -88,4 +144,27 @@ def node(chance, name, readable):
             fields.update(op="bytes", artifact="noise", params={"offset": offset, "length": length})
     elif kind in ("spin", "sleep"):
         fields["params"] = {"seconds": chance.randint(1, 4) / 1000}
+    elif kind in ("python", "coroutine"):
+        fields.update(op="python", **call(chance, name, kind, readable))
+    return fields
+
+
+def call(chance, name, kind, readable):
+    """What a Python node calls, and with what."""
+    calls = CALLS if kind == "python" else COROUTINES
+    function = chance.choices(list(calls), list(calls.values()))[0]
+    fields = {"call": f"called:{function}", "args": [name]}
+    if function == "quick":
+        fields["params"] = {"numbers": [chance.randrange(1000) for _ in range(5)]}
+        fields["artifact"] = "m"
+    elif function in ("nap", "leave", "wait", "wait_and_digest"):
+        fields["args"].append(chance.randint(1, 8) / 1000)
+    elif function == "digest_of":
+        fields["params"] = {"it": reference_to(chance, readable)}
+    elif function == "large":
+        fields["args"] += [chance.randint(40, 90) * 1000, chance.random() < 0.5]
+    if function in ("digest_of", "wait_and_digest"):
+        fields["inputs"] = {"it": reference_to(chance, readable)}
+    if kind == "coroutine" and chance.random() < 0.5:
+        fields["group"] = "api"
     return fields

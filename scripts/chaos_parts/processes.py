@@ -5,13 +5,18 @@ import pathlib
 import signal
 
 
+def fields_of(pid):
+    """What the kernel tells of a process, from its state on; nothing if there is none."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return []
+
+
 def stat(pid):
     """Parent and state of a process."""
-    try:
-        fields = pathlib.Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-        return int(fields[1]), fields[0].decode()
-    except (OSError, IndexError):
-        return None, None
+    fields = fields_of(pid)
+    return (int(fields[1]), fields[0].decode()) if fields else (None, None)
 
 
 def pids():
@@ -20,6 +25,26 @@ def pids():
 
 def children(pid):
     return [child for child in pids() if stat(child)[0] == pid and stat(child)[1] != "Z"]
+
+
+def command_name(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return None
+
+
+def pythons_of(pid):
+    """The children that are Python interpreters, the oldest first."""
+    found = []
+    for child in children(pid):
+        try:
+            is_python = os.path.basename(os.readlink(f"/proc/{child}/exe")).startswith("python")
+        except OSError:
+            continue
+        if is_python and (fields := fields_of(child)):
+            found.append((int(fields[19]), child))
+    return [child for _, child in sorted(found)]
 
 
 def processes_of(home):
