@@ -416,6 +416,7 @@ fn attach(
                     return Err(RunError::Artifact(ArtifactProblem::of(entry, format!("map it: {why}"))));
                 }
                 Err(NotReady::Python(why)) => return Err(RunError::Python(why)),
+                Err(NotReady::PythonGone(end)) => return Err(RunError::PythonDied(end.to_string())),
             },
             Some(Event::ZygoteGone) => return Err(RunError::ZygoteDied),
             Some(Event::Signal(signal)) => return Err(RunError::Interrupted(signal)),

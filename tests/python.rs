@@ -620,6 +620,17 @@ fn without_the_process_that_forks_the_run_ends_in_order() {
 }
 
 #[test]
+fn an_interpreter_that_is_killed_while_it_imports_is_no_mistake_of_the_manifest() {
+    let functions = "import time\nopen('up', 'w').close()\ntime.sleep(1000)\ndef f(): return 1\n";
+    let space = space(functions, "", &[call("a", "f", "")]);
+    let run = space.start(&RUN);
+    eventually("it imports", || space.path("up").exists());
+    send(pythons(&run)[0], Signal::SIGKILL);
+    run.end().expect(70).says("was killed by SIGKILL");
+    space.expect_nothing_left();
+}
+
+#[test]
 fn python_processes_die_with_whoever_dies_above_them() {
     for victim in ["coordinator", "zygote", "worker"] {
         // In a loop that looks at nothing: only the kernel can end it.

@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 
-use crate::util::{RUN, Space, send, text};
+use crate::util::{RUN, Space, eventually, send, text};
 
 /// A zygote that was killed before it had been asked for anything was taken for a system without room for
 /// processes: exit 5.
@@ -66,4 +66,18 @@ fn a_gc_that_was_killed_after_the_last_run_was_gone_can_be_repeated() {
     std::fs::remove_dir_all(space.path(".forkyard/runs/1")).unwrap();
     space.run(&["store", "gc", "--keep-runs", "0"]).expect(0).says("1 result");
     assert!(space.run(&["store", "ls", "--json"]).expect(0).stdout.is_empty());
+}
+
+/// What left the gate in the end of a run let others in that were settled already: a panic, exit 101.
+#[test]
+fn a_zygote_that_dies_while_nodes_wait_at_a_gate_is_no_panic() {
+    let space = Space::with(
+        "[groups.g]\nconcurrency = 1\n[[node]]\nid = \"a\"\nop = \"exec\"\nshell = true\nrun = ['touch up; sleep 1000']\n\
+         foreach = \"{{ range(4) }}\"\nsalt = \"{{ index }}\"\ngroup = \"g\"\n",
+    );
+    let run = space.start(&RUN);
+    eventually("one runs", || space.path("up").exists());
+    send(run.zygote(), Signal::SIGKILL);
+    run.end().expect(70);
+    space.expect_nothing_left();
 }

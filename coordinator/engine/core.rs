@@ -211,6 +211,8 @@ impl Engine<'_> {
         self.writer.flush();
         self.take_discarded();
         if self.state.stopping || result.is_err() {
+            // Before others leave through them.
+            self.clear_gates();
             for node in self.scheduler.cancel_rest() {
                 self.tell(node, Outcome::Cancelled, None, None, None);
             }

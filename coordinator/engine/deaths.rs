@@ -38,6 +38,8 @@ impl Engine<'_> {
             }
             ToCoordinator::Python(worker, pid) => {
                 self.state.places[worker.index()].python = Some(pid);
+                // Its own end may hide its environment while what it has started is still below it.
+                self.pool.note_worker(pid);
                 Ok(())
             }
             ToCoordinator::Zygote(FromZygote::Died { worker, pid, end, python }) => {
@@ -85,7 +87,9 @@ impl Engine<'_> {
         let current = stuck.or(current.filter(|current| place.holds(current.node)));
         let running = current.map(|current| current.node);
         let held = place.abandon();
-        place.life = Life::Empty;
+        if place.life != Life::Refused {
+            place.life = Life::Empty;
+        }
         self.dir.clear_tmp(Some(pid));
         place.barren += 1;
         if place.barren > BARREN_MAX && running.is_none() {

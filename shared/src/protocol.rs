@@ -319,6 +319,8 @@ pub enum NotReady {
     Artifact(ArtifactId, String),
     /// Python cannot be started, or a module not be imported.
     Python(String),
+    /// The interpreter was killed before it was ready.
+    PythonGone(End),
 }
 
 /// How a process ended.

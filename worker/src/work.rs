@@ -10,7 +10,7 @@ use forkyard_shared::codec::{self, Frame};
 use forkyard_shared::ids::{NodeId, WorkerId};
 use forkyard_shared::mapping::PulsePage;
 use forkyard_shared::protocol::{
-    Batch, Cause, Completion, ERROR_MAX_BYTES, FLUSH_BYTES, Failure, FromWorker, LOG_MAX_BYTES,
+    Batch, Cause, Completion, ERROR_MAX_BYTES, FLUSH_BYTES, Failure, FromWorker, FromZygote, LOG_MAX_BYTES,
     Task as Message, ToCoordinator, ToWorker, WorkerEnds, Writes,
 };
 use forkyard_shared::sys;
@@ -20,7 +20,7 @@ use ipc_channel::{IpcError, TryRecvError};
 
 use crate::attach::Attached;
 use crate::op::{Failed, Output};
-use crate::python::{Ended, Flights, Gone, Unsent};
+use crate::python::{Ended, Flights, Gone, NoChild, Unsent};
 use crate::reap;
 use crate::registry::Ops;
 use crate::state::within_limits;
@@ -239,11 +239,13 @@ impl<'a> Worker<'a> {
 
     /// Has Python run tasks in their order, up to the first that fails.
     fn run_group(&mut self, group: Vec<Message>, (slot, number): (usize, u32)) -> Result<(), Stop> {
+        // Nobody is to blame for the end of a process that has no task yet.
+        if let Err(stop) = self.start_python() {
+            self.report(Some(number), 0)?;
+            return Err(stop);
+        }
         self.pulse.begin(group[0].node, sys::now_ns());
-        let unsent = match self.start_python()? {
-            Ok(()) => self.python.hand_over_in_order(group),
-            Err(why) => Unsent::all(group, why),
-        };
+        let unsent = self.python.hand_over_in_order(group);
         let (mut left, mut failed, mut slow) = (0, false, false);
         while !self.python.tasks().is_empty() {
             for ended in self.wait_for_python(None, Some(number))?.0 {
@@ -283,27 +285,26 @@ impl<'a> Worker<'a> {
     /// Begins tasks beside those that run.
     fn begin(&mut self, tasks: Vec<Message>) -> Result<(), Stop> {
         self.read += 1;
-        let refused = match self.start_python()? {
-            Ok(()) => self.python.hand_over(tasks),
-            Err(why) => tasks.into_iter().map(|message| (message, Failed::new(why.clone()))).collect(),
-        };
-        for (message, failed) in refused {
+        self.start_python()?;
+        for (message, failed) in self.python.hand_over(tasks) {
             let attempt = Attempt::of(&Task::new(&message, self.attached), Err(failed));
             self.put(message.node, sys::now_ns(), 0, attempt);
         }
         self.report_begun()
     }
 
-    /// Makes sure that there is a Python process; else why not.
-    fn start_python(&mut self) -> Result<Result<(), String>, Stop> {
-        if self.python.pid().is_none() {
-            if let Err(why) = self.python.start() {
-                return Ok(Err(why));
-            }
-            let born = ToCoordinator::Python(self.id, self.python.pid().unwrap_or_default());
-            self.outbox.send(Frame(codec::encode(&born)))?;
+    /// Makes sure that there is a Python process. A worker without one is of no use to those who need it.
+    fn start_python(&mut self) -> Result<(), Stop> {
+        if self.python.pid().is_some() {
+            return Ok(());
         }
-        Ok(Ok(()))
+        let news = match self.python.start() {
+            Ok(()) => ToCoordinator::Python(self.id, self.python.pid().unwrap_or_default()),
+            Err(NoChild::Gone) => return Err(Stop::PythonEnded),
+            Err(NoChild::Refused(why)) => ToCoordinator::Zygote(FromZygote::ForkFailed(self.id, why)),
+        };
+        self.outbox.send(Frame(codec::encode(&news)))?;
+        if self.python.pid().is_none() { Err(Stop::PythonEnded) } else { Ok(()) }
     }
 
     /// What Python has ended, once there is something or the doorbell rings.

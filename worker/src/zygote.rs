@@ -259,7 +259,7 @@ impl<'a> Loop<'a> {
         let arena = ArenaReader::read_only(&arena)
             .map_err(|error| NotReady::Artifact(ArtifactId::new(0), error.to_string()))?;
         let warnings = match &self.python {
-            Some(python) => python.prepare(&artifacts).map_err(NotReady::Python)?,
+            Some(python) => python.prepare(&artifacts)?,
             None => Vec::new(),
         };
         let control = self.python.as_ref().map(|python| python.control().try_clone()).transpose();

@@ -39,6 +39,14 @@ pub(super) struct Child {
     pub pid: u32,
 }
 
+/// Why a worker has no Python process.
+pub(crate) enum NoChild {
+    /// It was there and has ended, or who would fork it has.
+    Gone,
+    /// The system refuses it, for this reason.
+    Refused(String),
+}
+
 /// What is there after a wait.
 #[derive(Default)]
 pub(super) struct Ready {
@@ -54,9 +62,12 @@ impl Child {
     /// Asks the Python zygote for a child and waits for its greeting.
     ///
     /// # Errors
-    /// When there is none.
-    pub fn ask_for(control: &OwnedFd) -> Result<Child, String> {
-        let failed = |error: io::Error| format!("ask for a Python process: {error}");
+    /// When there is none, or no more.
+    pub fn ask_for(control: &OwnedFd) -> Result<Child, NoChild> {
+        let failed = |error: io::Error| match error.kind() {
+            ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => NoChild::Gone,
+            _ => NoChild::Refused(format!("ask for a Python process: {error}")),
+        };
         let (tasks, their_tasks) = UnixStream::pair().map_err(failed)?;
         let (asks, their_asks) = UnixStream::pair().map_err(failed)?;
         let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(|error| failed(error.into()));
@@ -78,10 +89,10 @@ impl Child {
             pid: 0,
         };
         child.fill(HEADER_BYTES).map_err(failed)?;
-        let greeting = child.header().ok_or("BUG: a Python process that does not greet")?;
+        let greeting = child.header().ok_or(NoChild::Gone)?;
         if greeting.status == Status::Broken {
             let why = child.take(greeting.value_len as usize).map_err(failed)?;
-            return Err(String::from_utf8_lossy(&why).into_owned());
+            return Err(NoChild::Refused(String::from_utf8_lossy(&why).into_owned()));
         }
         child.pid = greeting.node;
         child.tasks.set_nonblocking(true).map_err(failed)?;

@@ -11,7 +11,7 @@ use forkyard_shared::protocol::{Cause, LOG_MAX_BYTES, Param, Task as Message};
 use forkyard_shared::value::{INLINE_MAX_BYTES, Kind};
 use hashlink::LruCache;
 
-use super::child::Child;
+use super::child::{Child, NoChild};
 use super::wire::{self, Header, Status};
 use crate::attach::Attached;
 use crate::log::Log;
@@ -51,15 +51,6 @@ pub(crate) struct Unsent {
     pub after: usize,
 }
 
-impl Unsent {
-    /// None of a group can be.
-    pub fn all(group: Vec<Message>, why: String) -> Option<Unsent> {
-        let after = group.len() - 1;
-        let message = group.into_iter().next()?;
-        Some(Unsent { message, failure: Failed::new(why), after })
-    }
-}
-
 /// Its process has ended.
 pub(crate) struct Gone;
 
@@ -83,9 +74,9 @@ impl<'a> Flights<'a> {
     ///
     /// # Errors
     /// Why there is none.
-    pub fn start(&mut self) -> Result<(), String> {
+    pub fn start(&mut self) -> Result<(), NoChild> {
         if self.child.is_none() {
-            let host = self.attached.python.as_ref().ok_or("BUG: Python in a run without")?;
+            let host = self.attached.python.as_ref().expect("BUG: Python in a run without");
             self.child = Some(Child::ask_for(host)?);
         }
         Ok(())

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use forkyard_shared::artifact::Layout;
 use forkyard_shared::mapping;
-use forkyard_shared::protocol::{End, PythonSetup};
+use forkyard_shared::protocol::{End, NotReady, PythonSetup};
 use forkyard_shared::sys;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
@@ -98,7 +98,7 @@ impl Host {
     ///
     /// # Errors
     /// What it could not do.
-    pub fn prepare(&self, artifacts: &[Artifact]) -> Result<Vec<String>, String> {
+    pub fn prepare(&self, artifacts: &[Artifact]) -> Result<Vec<String>, NotReady> {
         let send = |message: serde_json::Value, fds: &[BorrowedFd]| {
             sys::send_packet(&self.control, message.to_string().as_bytes(), fds)
         };
@@ -106,16 +106,19 @@ impl Host {
             let (about, files) = (about(artifact), artifact.files());
             send(serde_json::json!({ "artifact": about }), &files)
         });
-        let setup = serde_json::to_value(&self.setup).map_err(|error| error.to_string())?;
+        let setup = serde_json::to_value(&self.setup).map_err(|error| NotReady::Python(error.to_string()))?;
         // One that has ended cannot be told, and has said why on stderr.
         let told = shown.and_then(|()| send(setup, &[]));
         match told.and_then(|()| self.news()) {
             Ok(Some(News::Ready(warnings))) => Ok(warnings),
-            Ok(Some(News::Error(why))) => Err(why),
-            Ok(_) | Err(_) => {
-                let end = sys::wait_for(self.pid).map_or("is gone".into(), |end| end.to_string());
-                Err(format!("{} {end} before it was ready", self.setup.interpreter))
-            }
+            Ok(Some(News::Error(why))) => Err(NotReady::Python(why)),
+            Ok(_) | Err(_) => Err(match sys::wait_for(self.pid) {
+                Some(end @ End::Signal(_)) => NotReady::PythonGone(end),
+                end => {
+                    let end = end.map_or("is gone".into(), |end| end.to_string());
+                    NotReady::Python(format!("{} {end} before it was ready", self.setup.interpreter))
+                }
+            }),
         }
     }
 

@@ -18,6 +18,7 @@ mod flights;
 mod host;
 mod wire;
 
+pub(crate) use child::NoChild;
 pub(crate) use flights::{Ended, Flights, Gone, Unsent};
 pub(crate) use host::{Host, Kin};
 
