@@ -172,6 +172,11 @@ impl Pool {
         Ok(())
     }
 
+    /// Asks for the death of all workers, as [`Pool::kill`].
+    pub fn kill_workers(&self) {
+        self.tell(&ToZygote::KillAll, &[]).ok();
+    }
+
     /// Kills the zygote, and with it every worker: for when it does not answer.
     pub fn kill_all(&self) {
         kill(self.pid, Signal::SIGKILL).ok();

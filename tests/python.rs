@@ -89,10 +89,16 @@ def look_at_inputs():
 fn what_is_no_value_fails_with_what_to_do() {
     let functions = NUMPY.to_owned()
         + "def give(what):\n    return {'set': {1}, 'nan': float('nan'), 'object': np.array([{}]), 'inside': [np.zeros(2)]}[what]\n";
+    let functions = functions
+        + "import numpy.ma\ndef masked(): return np.ma.array([1, 2], mask=[True, False])\n\
+                                  def half(): forkyard.state['k'] = '\\ud800'\n";
     let kinds = ["set", "nan", "object", "inside"];
     let nodes = kinds.map(|kind| call(kind, "give", &format!("params = {{ what = \"{kind}\" }}")));
+    let nodes = [&nodes[..], &[call("masked", "masked", ""), call("half", "half", "")]].concat();
     let ended = space(&functions, "[run]\non_failure = \"continue\"", &nodes).run_manifest(1);
     let says = [
+        ("masked", "TypeError: a masked array has no .npy file"),
+        ("half", "UnicodeEncodeError: 'utf-8' codec can't encode character '\\ud800'"),
         ("set", "TypeError: set is no value of JSON"),
         ("nan", "ValueError: Out of range float values are not JSON compliant"),
         ("object", "TypeError: an array of Python objects cannot be stored"),
@@ -391,6 +397,18 @@ fn coroutines_wait_beside_each_other() {
     space.run(&[&RUN[..], &["--workers", "1"]].concat()).expect(0);
     assert_eq!(space.json("m")[199], json!([199, 200]));
     space.expect_nothing_left();
+}
+
+#[test]
+fn plain_functions_beside_coroutines_may_have_loops_of_their_own() {
+    let functions = "import asyncio\nasync def wait(x):\n    await asyncio.sleep(0.01)\n    return x\n\
+                     def plain(x): return asyncio.run(wait(x))\ndef awaitable(x): return wait(x)\n";
+    let functions_called = ["plain", "awaitable", "wait", "plain"];
+    let nodes: Vec<String> =
+        (0..20).map(|n| call(&format!("n{n}"), functions_called[n % 4], &format!("args = [{n}]"))).collect();
+    let space = space(functions, "", &nodes);
+    space.run(&[&RUN[..], &["--workers", "2"]].concat()).expect(0);
+    assert_eq!((space.result_text("n0"), space.result_text("n19")), ("0".into(), "19".into()));
 }
 
 #[test]

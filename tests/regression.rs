@@ -81,3 +81,19 @@ fn a_zygote_that_dies_while_nodes_wait_at_a_gate_is_no_panic() {
     run.end().expect(70);
     space.expect_nothing_left();
 }
+
+/// The coordinator asked for the death of 700 workers one by one, and the zygote told of their deaths, both without
+/// reading: neither ended.
+#[test]
+fn the_death_of_very_many_workers_keeps_nobody() {
+    let space = Space::with(
+        "[[node]]\nid = \"a\"\nop = \"sleep\"\nforeach = \"{{ range(0, 700) }}\"\nparams = { seconds = 1000 }\n",
+    );
+    let mut run = space.start(&["run", "m.toml", "--workers", "700", "--json"]);
+    run.event("worker_started", |event| event["worker"] == 699);
+    run.signal(Signal::SIGTERM);
+    run.says("interrupted: waiting");
+    run.signal(Signal::SIGTERM);
+    run.end().expect(143);
+    space.expect_nothing_left();
+}

@@ -163,9 +163,9 @@ impl Engine<'_> {
                 let place = &mut self.state.places[worker.index()];
                 if place.is_alive() {
                     place.killing = Some(EVERY_NODE);
-                    self.pool.kill(worker);
                 }
             }
+            self.pool.kill_workers();
         }
     }
 

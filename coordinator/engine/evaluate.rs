@@ -190,8 +190,9 @@ impl Engine<'_> {
                 Ok(serde_json::Value::from(String::from_utf8_lossy(&bytes)).to_string().into_bytes())
             }
             Kind::Bytes | Kind::Array => Err(Unknown::Wrong(format!(
-                "the result of {} is bytes, which no expression reads: pass it as a whole parameter",
-                self.nodes.name(producer)
+                "the result of {} is {}, which no expression reads: pass it as a whole parameter",
+                self.nodes.name(producer),
+                if kind == Kind::Array { "an array" } else { "bytes" }
             ))),
         }
     }

@@ -307,8 +307,9 @@ def one(args, dir):
     path = manifest(dir, PLAIN, nodes)
     runs, pools = [], []
     for i in range(RUNS):
-        with common.watch(args.forkyard, path, dir / f"store-{i}") as (_, events):
-            ends = [event for event in events if event["event"] == "node_finished"]
+        with common.watch(args.forkyard, path, dir / f"store-{i}") as (process, _):
+            lines = process.stdout.readlines()      # Understood afterwards, for that would take a core meanwhile.
+        ends = [event for event in map(json.loads, lines) if event["event"] == "node_finished"]
         common.check(len(ends) == CHAIN and all(end["outcome"] == "ran" for end in ends), f"{len(ends)} of {CHAIN} ended")
         found = result(args, dir, f"store-{i}", f"n{CHAIN - 1}")
         common.check(found == CHAIN, f"{CHAIN} steps lead to {found}")

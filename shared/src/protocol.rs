@@ -52,6 +52,8 @@ pub enum ToZygote {
     Fork(WorkerId),
     /// Kill this worker and everything below it.
     Kill(WorkerId),
+    /// Kill all workers. (One message for each would wait for the zygote, which may wait for us.)
+    KillAll,
 }
 
 /// What every worker of a run knows.

@@ -231,6 +231,7 @@ impl<'a> Loop<'a> {
                     kill(pid, Signal::SIGKILL).ok();
                 }
             }
+            ToZygote::KillAll => self.workers.keys().for_each(|pid| drop(kill(*pid, Signal::SIGKILL))),
         }
         Ok(None)
     }

@@ -340,6 +340,8 @@ def _encode(value):
     if numpy is not None and isinstance(value, numpy.ndarray):
         if value.dtype.hasobject:
             raise TypeError("an array of Python objects cannot be stored; give it a dtype of numbers or text")
+        if hasattr(value, "mask"):
+            raise TypeError("a masked array has no .npy file; return .filled(...), or data and mask apart")
         value = numpy.asarray(value, order="C")
         head = io.BytesIO()
         about = numpy.lib.format.header_data_from_array_1_0(value)
@@ -386,7 +388,7 @@ class _Log:
 class _Stream(io.TextIOBase):
     """stdout and stderr: into the log of the task that prints, else to the run's stderr."""
 
-    encoding, errors = "utf-8", "backslashreplace"
+    encoding, errors, line_buffering = "utf-8", "backslashreplace", True
 
     def __init__(self, fd):
         self._fd = fd
@@ -401,6 +403,9 @@ class _Stream(io.TextIOBase):
 
     def writable(self):
         return True
+
+    def reconfigure(self, **_):
+        """Nothing here depends on it."""
 
 
 class _Bytes(io.RawIOBase):
@@ -536,11 +541,14 @@ def _answer(task, outcome, start):
         except BaseException as error:
             status, text = _failure(error)
     writes = b""
+    if status == OK and task.writes:
+        try:
+            pairs = (f"{_encode_json(key)}:{'null' if said is None else '[' + said + ']'}" for key, said in task.writes.items())
+            writes = ("{" + ",".join(pairs) + "}").encode()
+        except UnicodeEncodeError as error:
+            status, text = _failure(error)
     if status != OK:
-        value = (text.encode("utf-8", "backslashreplace")[:ERROR_MAX],)
-    elif task.writes:
-        pairs = (f"{_encode_json(key)}:{'null' if text is None else '[' + text + ']'}" for key, text in task.writes.items())
-        writes = ("{" + ",".join(pairs) + "}").encode()
+        kind, value = JSON, (text.encode("utf-8", "backslashreplace")[:ERROR_MAX],)
     log = task.log.bytes()
     length = sum(len(piece) for piece in value)
     end = time.monotonic_ns()
@@ -728,7 +736,7 @@ def _serve_concurrently(wire):
 
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    lanes = {}
+    lanes, groups = {}, []
 
     async def run(message):
         start = time.monotonic_ns()
@@ -752,7 +760,8 @@ def _serve_concurrently(wire):
     def readable():
         for letter, body in wire.frames(False):
             if letter == b"G":
-                _run_group(json.loads(body), wire.send)
+                groups.append(body)
+                loop.stop()
             elif letter == b"S":
                 for message in json.loads(body):
                     lanes[message["n"]] = loop.create_task(run(message))
@@ -760,7 +769,12 @@ def _serve_concurrently(wire):
                 lanes[int(body)].cancel()
 
     loop.add_reader(wire.socket, readable)
-    loop.run_forever()
+    while True:
+        loop.run_forever()
+        # Outside of the loop: a plain function may run one of its own.
+        while groups:
+            _run_group(json.loads(groups.pop(0)), wire.send)
+        asyncio.set_event_loop(loop)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -933,6 +947,8 @@ def _zygote(control):
                 "missing in the workers. Start them inside the function, or take the module out of `preload`"
             )
     libc = ctypes.CDLL(None) if ctypes else None
+    # Processes that only fork need not be waited for.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     sys.stdout.flush()
     gc.collect()
     gc.freeze()
@@ -947,9 +963,10 @@ def _zygote(control):
             text = f"fork a Python process: {error}".encode()
             header = _REPLY.pack(0, BROKEN, JSON, 0, 0, 0, len(text), 0, 0)
             os.write(fds[0], header + text)
-            middle = None
+            middle = -1
         if middle == 0:
             # Whose parent ends at once, its new parent is the zygote of all workers, which waits for it.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             child = os.fork()
             if child == 0:
                 _child(control, fds, libc, setup["concurrent"])
@@ -957,8 +974,6 @@ def _zygote(control):
             os._exit(0)
         for fd in fds:
             os.close(fd)
-        if middle is not None:
-            os.waitpid(middle, 0)
 
 
 def _child(control, fds, libc, concurrent):

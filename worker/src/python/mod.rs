@@ -23,7 +23,7 @@ pub(crate) use flights::{Ended, Flights, Gone, Unsent};
 pub(crate) use host::{Host, Kin};
 
 /// The module `forkyard` for Python: what functions see of their run, and a client of the command.
-pub const MODULE: &str = include_str!("forkyard.py");
+pub static MODULE: &str = include_str!("forkyard.py");
 
 /// How a worker exits whose Python process has ended.
 pub(crate) const CHILD_ENDED: i32 = 71;
