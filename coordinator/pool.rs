@@ -142,19 +142,21 @@ impl Pool {
     /// [`FromZygote::Ready`] into the inbox.
     pub fn set_up(
         &self,
-        (setup, python): (Setup, Option<PythonSetup>),
+        setup: Setup,
         (lock, arena): (&impl AsFd, &impl AsFd),
         artifacts: Vec<(ArtifactSetup, Vec<OwnedFd>)>,
     ) -> io::Result<()> {
         self.tell(&ToZygote::Setup(setup), &[lock.as_fd(), self.pulses.file().as_fd(), arena.as_fd()])?;
-        if let Some(python) = python {
-            self.tell(&ToZygote::Python(python), &[])?;
-        }
         for (artifact, fds) in artifacts {
             let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
             self.tell(&ToZygote::Artifact(artifact), &fds)?;
         }
         self.tell(&ToZygote::Attach, &[])
+    }
+
+    /// Has the zygote start Python; it answers [`FromZygote::PythonReady`].
+    pub fn start_python(&self, setup: PythonSetup) -> io::Result<()> {
+        self.tell(&ToZygote::Python(setup), &[])
     }
 
     /// Asks for a worker in this place; [`ToCoordinator::Born`] tells that it runs.

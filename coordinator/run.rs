@@ -10,7 +10,7 @@ use std::time::{Instant, SystemTime};
 use forkyard_shared::arena::ArenaWriter;
 use forkyard_shared::digest::Digest;
 use forkyard_shared::ids::{ArtifactId, NodeId};
-use forkyard_shared::protocol::{FromZygote, NotReady, PythonSetup, Setup, ToCoordinator};
+use forkyard_shared::protocol::{FromZygote, NoPython, PythonSetup, Setup, ToCoordinator};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
@@ -212,7 +212,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     // A file that is read for the first time is mapped before it is hashed: its pages come in large.
     let mut mapped = false;
     if artifacts.iter().any(|artifact| !artifact.digest_is_known(&memo)) {
-        attach(plan, &artifacts, (&dir, layout), (lock, contexts.arena().file()), &pool, &report)?;
+        attach(plan, &artifacts, (&dir, layout), (lock, contexts.arena().file()), &pool)?;
         mapped = true;
     }
     let digests =
@@ -259,8 +259,9 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     };
     let mut attach_late = |pool: &Pool, report: &mut Report| {
         if !mapped {
-            attach(plan, &artifacts, (&dir, layout), (lock, &arena), pool, report)?;
+            attach(plan, &artifacts, (&dir, layout), (lock, &arena), pool)?;
         }
+        start_python(plan, pool, report)?;
         tell_mapped(&artifacts, &digests, report);
         Ok(())
     };
@@ -384,14 +385,13 @@ pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Has the zygote map the artifacts, and start Python if the plan needs it.
+/// Has the zygote map the artifacts.
 fn attach(
     plan: &Plan,
     artifacts: &[OpenArtifact],
     (dir, layout): (&StoreDir, Layout),
     (lock, arena): (&Lock, &File),
     pool: &Pool,
-    report: &Report,
 ) -> Result<(), RunError> {
     let pool_error = |error: std::io::Error| RunError::of_pool("hand the artifacts to the zygote", &error);
     let absolute = |path: PathBuf| std::path::absolute(path).map(|path| path.to_string_lossy().into_owned());
@@ -401,29 +401,42 @@ fn attach(
         blobs_dir: absolute(dir.worker_blobs_dir(layout)).map_err(pool_error)?,
         secrets: plan.secrets.clone(),
     };
-    let python = python_setup(plan).map_err(pool_error)?;
     let setups = artifacts.iter().map(OpenArtifact::setup).collect::<Result<_, _>>().map_err(pool_error)?;
-    pool.set_up((setup, python), (lock, arena), setups).map_err(pool_error)?;
+    pool.set_up(setup, (lock, arena), setups).map_err(pool_error)?;
     loop {
         match pool.next(None).map_err(RunError::Internal)? {
-            Some(Event::Message(ToCoordinator::Zygote(FromZygote::Ready(ready)))) => match ready {
+            Some(Event::Message(ToCoordinator::Zygote(FromZygote::Ready(Ok(()))))) => return Ok(()),
+            Some(Event::Message(ToCoordinator::Zygote(FromZygote::Ready(Err((artifact, why)))))) => {
+                let entry = &artifacts[artifact.index()].entry;
+                return Err(RunError::Artifact(ArtifactProblem::of(entry, format!("map it: {why}"))));
+            }
+            Some(Event::ZygoteGone) => return Err(RunError::ZygoteDied),
+            Some(Event::Signal(signal)) => return Err(RunError::Interrupted(signal)),
+            Some(Event::Message(_)) | None => {}
+        }
+    }
+}
+
+/// Has the zygote start Python, if the plan calls any, and waits until that has imported what is to be shared.
+fn start_python(plan: &Plan, pool: &Pool, report: &Report) -> Result<(), RunError> {
+    let pool_error = |error: std::io::Error| RunError::of_pool("have Python started", &error);
+    let Some(setup) = python_setup(plan).map_err(pool_error)? else { return Ok(()) };
+    pool.start_python(setup).map_err(pool_error)?;
+    loop {
+        match pool.next(None).map_err(RunError::Internal)? {
+            Some(Event::Message(ToCoordinator::Zygote(FromZygote::PythonReady(ready)))) => match ready {
                 Ok(warnings) => {
                     warnings.iter().for_each(|warning| report.say(&format!("Python: {warning}")));
-                    break;
+                    return Ok(());
                 }
-                Err(NotReady::Artifact(artifact, why)) => {
-                    let entry = &artifacts[artifact.index()].entry;
-                    return Err(RunError::Artifact(ArtifactProblem::of(entry, format!("map it: {why}"))));
-                }
-                Err(NotReady::Python(why)) => return Err(RunError::Python(why)),
-                Err(NotReady::PythonGone(end)) => return Err(RunError::PythonDied(end.to_string())),
+                Err(NoPython::Refused(why)) => return Err(RunError::Python(why)),
+                Err(NoPython::Gone(end)) => return Err(RunError::PythonDied(end.to_string())),
             },
             Some(Event::ZygoteGone) => return Err(RunError::ZygoteDied),
             Some(Event::Signal(signal)) => return Err(RunError::Interrupted(signal)),
             Some(Event::Message(_)) | None => {}
         }
     }
-    Ok(())
 }
 
 /// How Python is to be started for a plan, if that calls any.

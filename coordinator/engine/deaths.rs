@@ -49,7 +49,7 @@ impl Engine<'_> {
                 self.state.stopping = true;
                 Err(RunError::PythonDied(end.to_string()))
             }
-            ToCoordinator::Zygote(FromZygote::Ready(_)) => Ok(()),
+            ToCoordinator::Zygote(FromZygote::Ready(_) | FromZygote::PythonReady(_)) => Ok(()),
             ToCoordinator::Wake => {
                 self.take_discarded();
                 self.check_writer()

@@ -41,12 +41,13 @@ pub const ERROR_MAX_BYTES: usize = 8 << 10;
 pub enum ToZygote {
     /// What every worker of this run is to know. Descriptors: the store's lock, the pulse board, the arena.
     Setup(Setup),
-    /// The interpreter that the run's Python nodes share.
-    Python(PythonSetup),
     /// One artifact. Descriptors: its file, then its offset table if it has one.
     Artifact(ArtifactSetup),
     /// All artifacts are sent: map them, then answer [`FromZygote::Ready`].
     Attach,
+    /// Start the interpreter that the run's Python nodes share, show it the artifacts, then answer
+    /// [`FromZygote::PythonReady`].
+    Python(PythonSetup),
     /// Fork a worker; its [`WorkerEnds`] are already in the ipc-channel. Descriptor: its
     /// doorbell, an eventfd that is written to after [`ToWorker::Begin`] and [`ToWorker::Cancel`].
     Fork(WorkerId),
@@ -295,8 +296,10 @@ pub enum Cause {
 /// Zygote to coordinator.
 #[derive(Debug, Encode, Decode)]
 pub enum FromZygote {
-    /// Every artifact is mapped and Python is there, with its warnings; or the first thing that failed.
-    Ready(Result<Vec<String>, NotReady>),
+    /// Every artifact is mapped, or the first that could not be, with the reason.
+    Ready(Result<(), (ArtifactId, String)>),
+    /// Python is there, with its warnings.
+    PythonReady(Result<Vec<String>, NoPython>),
     /// The process that forks Python processes ended.
     PythonGone(End),
     /// The system refused to fork.
@@ -314,15 +317,13 @@ pub enum FromZygote {
     },
 }
 
-/// Why no worker can be forked.
+/// Why there is no Python.
 #[derive(Debug, Encode, Decode)]
-pub enum NotReady {
-    /// This artifact cannot be mapped.
-    Artifact(ArtifactId, String),
-    /// Python cannot be started, or a module not be imported.
-    Python(String),
-    /// The interpreter was killed before it was ready.
-    PythonGone(End),
+pub enum NoPython {
+    /// It cannot be started, or a module not be imported.
+    Refused(String),
+    /// It was killed before it was ready.
+    Gone(End),
 }
 
 /// How a process ended.

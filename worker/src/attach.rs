@@ -1,6 +1,7 @@
 //! What every worker finds in its memory at birth: the run's settings and the mapped artifacts. Made
 //! by the zygote, once, and never changed or freed.
 
+use std::cell::OnceCell;
 use std::error::Error;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -28,7 +29,7 @@ pub(crate) struct Attached {
     pub artifacts: Vec<Artifact>,
     pub secrets: Secrets,
     /// Where a worker asks for a Python process, if the run has any Python.
-    pub python: Option<OwnedFd>,
+    pub python: OnceCell<OwnedFd>,
 }
 
 /// One artifact, mapped.

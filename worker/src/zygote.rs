@@ -7,6 +7,7 @@
 //! It never starts a thread and never grows: everything it does allocate is there before the first
 //! fork, apart from a few dozen bytes a worker.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -14,7 +15,7 @@ use forkyard_shared::arena::ArenaReader;
 use forkyard_shared::codec::{self, Frame};
 use forkyard_shared::ids::{ArtifactId, WorkerId};
 use forkyard_shared::protocol::{
-    ArtifactSetup, End, FromZygote, NotReady, PythonSetup, Setup, ToCoordinator, ToZygote, WorkerEnds,
+    ArtifactSetup, End, FromZygote, NoPython, PythonSetup, Setup, ToCoordinator, ToZygote, WorkerEnds,
 };
 use forkyard_shared::sys;
 use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
@@ -103,7 +104,6 @@ struct Loop<'a> {
     setup: Option<(Setup, [OwnedFd; 3])>,
     artifacts: Vec<(ArtifactSetup, OwnedFd, Option<OwnedFd>)>,
     attached: Option<&'static Attached>,
-    python_setup: Option<PythonSetup>,
     python: Option<Host>,
     /// The Python processes of workers.
     kin: Kin,
@@ -147,7 +147,6 @@ impl<'a> Loop<'a> {
             setup: None,
             artifacts: Vec::new(),
             attached: None,
-            python_setup: None,
             python: None,
             kin: Kin::default(),
         })
@@ -212,14 +211,17 @@ impl<'a> Loop<'a> {
                 let fds = <[OwnedFd; 3]>::try_from(fds.collect::<Vec<_>>());
                 self.setup = Some((setup, fds.map_err(|_| "setup without its descriptors")?));
             }
-            ToZygote::Python(setup) => self.python_setup = Some(setup),
             ToZygote::Artifact(setup) => {
                 let file = fds.next().ok_or("an artifact without a descriptor")?;
                 self.artifacts.push((setup, file, fds.next()));
             }
             ToZygote::Attach => {
-                let ready = self.attach();
+                let ready = self.while_endable(Loop::map_all);
                 self.tell(FromZygote::Ready(ready))?;
+            }
+            ToZygote::Python(setup) => {
+                let ready = self.while_endable(|zygote| zygote.start_python(setup));
+                self.tell(FromZygote::PythonReady(ready))?;
             }
             ToZygote::Fork(worker) => {
                 let ends = self.ends.recv().map_err(|error| error.to_string())?;
@@ -231,44 +233,49 @@ impl<'a> Loop<'a> {
                     kill(pid, Signal::SIGKILL).ok();
                 }
             }
-            ToZygote::KillAll => self.workers.keys().for_each(|pid| drop(kill(*pid, Signal::SIGKILL))),
+            ToZygote::KillAll => self.workers.keys().for_each(|pid| {
+                // One that has just ended is waited for later.
+                kill(*pid, Signal::SIGKILL).ok();
+            }),
         }
         Ok(None)
     }
 
-    fn attach(&mut self) -> Result<Vec<String>, NotReady> {
-        // Mapping reads whole files, and Python imports whatever it is told to. There is nothing below yet that would
-        // have to be ended first, but the interpreter, which the kernel ends.
+    /// Does something long, while a signal may end us: there is nothing below yet that would have to be ended first, but an
+    /// interpreter, which the kernel ends.
+    fn while_endable<T>(&mut self, act: impl FnOnce(&mut Self) -> T) -> T {
         let end = SigSet::from(Signal::SIGTERM);
         end.thread_unblock().ok();
-        let attached = self.map_all();
+        let done = act(self);
         end.thread_block().ok();
-        attached
+        done
     }
 
-    fn map_all(&mut self) -> Result<Vec<String>, NotReady> {
+    /// Maps the artifacts: whole files are read.
+    fn map_all(&mut self) -> Result<(), (ArtifactId, String)> {
         let (setup, [lock, pulses, arena]) = self.setup.take().expect("BUG: attach before setup");
-        let python = self.python_setup.take();
-        let python = python.map(|python| Host::start(python, &setup.token, &setup.secrets));
-        self.python = python.transpose().map_err(NotReady::Python)?;
         let artifacts = std::mem::take(&mut self.artifacts).into_iter().enumerate();
         let artifacts = artifacts.map(|(index, (setup, file, table))| {
-            Artifact::map(setup, file, table)
-                .map_err(|error| NotReady::Artifact(ArtifactId::new(index), error.to_string()))
+            Artifact::map(setup, file, table).map_err(|e| (ArtifactId::new(index), e.to_string()))
         });
-        let artifacts: Vec<Artifact> = artifacts.collect::<Result<_, _>>()?;
-        let arena = ArenaReader::read_only(&arena)
-            .map_err(|error| NotReady::Artifact(ArtifactId::new(0), error.to_string()))?;
-        let warnings = match &self.python {
-            Some(python) => python.prepare(&artifacts)?,
-            None => Vec::new(),
-        };
-        let control = self.python.as_ref().map(|python| python.control().try_clone()).transpose();
-        let python = control.map_err(|error| NotReady::Python(error.to_string()))?;
-        let secrets = Secrets::of(&setup.secrets);
+        let artifacts = artifacts.collect::<Result<_, _>>()?;
+        let arena =
+            ArenaReader::read_only(&arena).map_err(|error| (ArtifactId::new(0), error.to_string()))?;
+        let (secrets, python) = (Secrets::of(&setup.secrets), OnceCell::new());
         let attached = Attached { setup, _lock: lock, pulses, arena, artifacts, secrets, python };
         // Every worker refers to it for as long as it lives, which is as long as the process.
         self.attached = Some(Box::leak(Box::new(attached)));
+        Ok(())
+    }
+
+    /// Starts Python, and waits until it has imported everything.
+    fn start_python(&mut self, setup: PythonSetup) -> Result<Vec<String>, NoPython> {
+        let attached = self.attached.expect("BUG: Python before attach");
+        let python = Host::start(setup, &attached.setup.token, &attached.setup.secrets)?;
+        let warnings = python.prepare(&attached.artifacts)?;
+        let control = python.control().try_clone().map_err(|error| NoPython::Refused(error.to_string()))?;
+        attached.python.set(control).expect("BUG: Python started twice");
+        self.python = Some(python);
         Ok(warnings)
     }
 

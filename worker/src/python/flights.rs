@@ -76,7 +76,7 @@ impl<'a> Flights<'a> {
     /// Why there is none.
     pub fn start(&mut self) -> Result<(), NoChild> {
         if self.child.is_none() {
-            let host = self.attached.python.as_ref().expect("BUG: Python in a run without");
+            let host = self.attached.python.get().expect("BUG: Python in a run without");
             self.child = Some(Child::ask_for(host)?);
         }
         Ok(())

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use forkyard_shared::artifact::Layout;
 use forkyard_shared::mapping;
-use forkyard_shared::protocol::{End, NotReady, PythonSetup};
+use forkyard_shared::protocol::{End, NoPython, PythonSetup};
 use forkyard_shared::sys;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
@@ -77,12 +77,12 @@ enum News {
 }
 
 impl Host {
-    /// Starts the interpreter, which begins to find its way around while we map artifacts.
+    /// Starts the interpreter.
     ///
     /// # Errors
     /// Why it cannot be started.
-    pub fn start(setup: PythonSetup, token: &str, secrets: &[String]) -> Result<Host, String> {
-        let failed = |error: io::Error| format!("start {}: {error}", setup.interpreter);
+    pub fn start(setup: PythonSetup, token: &str, secrets: &[String]) -> Result<Host, NoPython> {
+        let failed = |error: io::Error| NoPython::Refused(format!("start {}: {error}", setup.interpreter));
         let (control, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .map_err(|error| failed(error.into()))?;
@@ -98,7 +98,7 @@ impl Host {
     ///
     /// # Errors
     /// What it could not do.
-    pub fn prepare(&self, artifacts: &[Artifact]) -> Result<Vec<String>, NotReady> {
+    pub fn prepare(&self, artifacts: &[Artifact]) -> Result<Vec<String>, NoPython> {
         let send = |message: serde_json::Value, fds: &[BorrowedFd]| {
             sys::send_packet(&self.control, message.to_string().as_bytes(), fds)
         };
@@ -106,17 +106,18 @@ impl Host {
             let (about, files) = (about(artifact), artifact.files());
             send(serde_json::json!({ "artifact": about }), &files)
         });
-        let setup = serde_json::to_value(&self.setup).map_err(|error| NotReady::Python(error.to_string()))?;
+        let setup =
+            serde_json::to_value(&self.setup).map_err(|error| NoPython::Refused(error.to_string()))?;
         // One that has ended cannot be told, and has said why on stderr.
         let told = shown.and_then(|()| send(setup, &[]));
         match told.and_then(|()| self.news()) {
             Ok(Some(News::Ready(warnings))) => Ok(warnings),
-            Ok(Some(News::Error(why))) => Err(NotReady::Python(why)),
+            Ok(Some(News::Error(why))) => Err(NoPython::Refused(why)),
             Ok(_) | Err(_) => Err(match sys::wait_for(self.pid) {
-                Some(end @ End::Signal(_)) => NotReady::PythonGone(end),
+                Some(end @ End::Signal(_)) => NoPython::Gone(end),
                 end => {
                     let end = end.map_or("is gone".into(), |end| end.to_string());
-                    NotReady::Python(format!("{} {end} before it was ready", self.setup.interpreter))
+                    NoPython::Refused(format!("{} {end} before it was ready", self.setup.interpreter))
                 }
             }),
         }
