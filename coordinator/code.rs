@@ -49,13 +49,15 @@ pub(crate) struct Finder<'a> {
     /// The manifest's folder.
     dir: &'a Path,
     calls: HashMap<(String, Vec<String>, PathBuf), Rc<Call>>,
+    /// Texts of files that were read.
+    sources: HashMap<PathBuf, Option<Rc<str>>>,
     /// What the interpreter said of modules that are in none of the folders.
     asked: HashMap<String, Result<Option<PathBuf>, String>>,
 }
 
 impl<'a> Finder<'a> {
     pub fn new(settings: &'a PythonSettings, dir: &'a Path) -> Finder<'a> {
-        Finder { settings, dir, calls: HashMap::new(), asked: HashMap::new() }
+        Finder { settings, dir, calls: HashMap::new(), sources: HashMap::new(), asked: HashMap::new() }
     }
 
     /// Finds what a node calls and the modules that it names besides; relative files are in `dir`.
@@ -70,7 +72,7 @@ impl<'a> Finder<'a> {
         let not_found = |code| move |why| NotFound { code, why };
         let (module, name) = call.rsplit_once(':').expect("it was checked");
         let mut files = self.files(module, dir).map_err(not_found(None))?;
-        let source = main_source(&files);
+        let source = self.main_source(&files);
         let is_concurrent = match &source {
             Some(source) => {
                 check_defines(source, name, &files[0]).map_err(not_found(None))?;
@@ -134,6 +136,14 @@ impl<'a> Finder<'a> {
         Ok(all.iter().map(|file| CodeFile { label: label(file), path: file.clone() }).collect())
     }
 
+    /// The text of the file that the function should be in.
+    fn main_source(&mut self, files: &[CodeFile]) -> Option<Rc<str>> {
+        let first =
+            files.first().filter(|file| file.path.extension().is_some_and(|ending| ending == "py"))?;
+        let read = || fs::read_to_string(&first.path).ok().map(Rc::from);
+        self.sources.entry(first.path.clone()).or_insert_with(read).clone()
+    }
+
     /// What a file is called: by its place in the project, else by its module.
     fn label(&self, path: &Path, otherwise: &str) -> String {
         match absolute(path).strip_prefix(absolute(self.dir)) {
@@ -147,7 +157,7 @@ impl<'a> Finder<'a> {
         if let Some(known) = self.asked.get(module) {
             return known.clone();
         }
-        let answer = ask(&self.settings.interpreter, module).and_then(|answer| {
+        let answer = ask(self.settings, self.dir, module).and_then(|answer| {
             answer.ok_or_else(|| {
                 let folders: Vec<_> = self.settings.path.iter().map(|f| f.display().to_string()).collect();
                 let near = nearest(module, modules_in(&self.settings.path).iter().map(String::as_str))
@@ -164,13 +174,12 @@ impl<'a> Finder<'a> {
 /// What `python -c` runs to find a module: a file, a folder, `-` for a module without any, or nothing.
 const LOOK: &str = "\
 import sys
-from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
 name, path, spec = sys.argv[1], None, None
 for at, part in enumerate(name.split('.')):
     full = '.'.join(name.split('.')[:at + 1])
-    spec = PathFinder.find_spec(full, path)
-    if spec is None and at == 0:
-        spec = BuiltinImporter.find_spec(full) or FrozenImporter.find_spec(full)
+    spec = PathFinder.find_spec(full, path) if at else find_spec(full)
     if spec is None:
         sys.exit(0)
     path = spec.submodule_search_locations
@@ -179,8 +188,21 @@ print(folders[0] if folders else spec.origin if spec.has_location else '-')
 ";
 
 #[expect(clippy::option_option, reason = "found, found without a file, and not found")]
-fn ask(interpreter: &str, module: &str) -> Result<Option<Option<PathBuf>>, String> {
-    let asked = Command::new(interpreter).args(["-c", LOOK, module]).stdin(Stdio::null()).output();
+fn ask(settings: &PythonSettings, dir: &Path, module: &str) -> Result<Option<Option<PathBuf>>, String> {
+    let interpreter = &settings.interpreter;
+    let program = match interpreter.contains('/') {
+        true => std::path::absolute(interpreter).unwrap_or_else(|_| interpreter.into()),
+        false => interpreter.into(),
+    };
+    let declared: Vec<(String, String)> = settings.env.clone().into_iter().collect();
+    // As the interpreter of the run will be started.
+    let asked = Command::new(program)
+        .args(["-c", LOOK, module])
+        .current_dir(dir)
+        .env_clear()
+        .envs(forkyard_worker::python_environment(&declared, &[]))
+        .stdin(Stdio::null())
+        .output();
     let output = asked.map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
             format!("there is no {interpreter} in PATH; [python] interpreter = \"/path/to/python\" names one")
@@ -243,19 +265,24 @@ fn sources_below(folder: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()>
     Ok(())
 }
 
-/// The text of the file that the function should be in.
-fn main_source(files: &[CodeFile]) -> Option<String> {
-    let first = files.first().filter(|file| file.path.extension().is_some_and(|ending| ending == "py"))?;
-    fs::read_to_string(&first.path).ok()
-}
-
-/// Whether a source defines a name as a coroutine: `async def name` at the start of a line, or of a class's line.
+/// Whether a source defines a name as a coroutine: `async def name` at the start of a line, or in the body of its class.
 fn has_coroutine(source: &str, name: &str) -> bool {
-    let (name, is_method) = name.rsplit_once('.').map_or((name, false), |(_, method)| (method, true));
+    let (class, name) = name.rsplit_once('.').unwrap_or(("", name));
+    let class = class.rsplit_once('.').map_or(class, |(_, inner)| inner);
+    let names = |line: &str, word: &str, name: &str| {
+        let rest = line.strip_prefix(word).map(str::trim_start).and_then(|rest| rest.strip_prefix(name));
+        rest.is_some_and(|rest| rest.trim_start().starts_with(['(', '[', ':']))
+    };
+    let mut is_inside = class.is_empty();
     source.lines().any(|line| {
-        let line = if is_method { line.trim_start() } else { line };
-        let rest = line.strip_prefix("async def ").map(str::trim_start);
-        rest.and_then(|rest| rest.strip_prefix(name)).is_some_and(|rest| rest.trim_start().starts_with('('))
+        let body = line.trim_start();
+        let indented = body.len() < line.len();
+        if !class.is_empty() && names(body, "class ", class) {
+            is_inside = true;
+        } else if !class.is_empty() && !indented && !body.is_empty() && !body.starts_with('#') {
+            is_inside = false;
+        }
+        is_inside && indented != class.is_empty() && names(body, "async def ", name)
     })
 }
 
@@ -290,6 +317,13 @@ mod tests {
         assert!(has_coroutine(source, "ask") && has_coroutine(source, "A.ask_more"));
         assert!(!has_coroutine(source, "plain") && !has_coroutine(source, "ask_more"));
         assert!(!has_coroutine(source, "as"));
+    }
+
+    #[test]
+    fn a_method_is_looked_for_in_its_class() {
+        let source = "class A:\n    async def run(self): ...\n\nclass B(A):\n    def run(self): ...\nasync def typed[T](x: T): ...\n";
+        assert!(has_coroutine(source, "A.run") && !has_coroutine(source, "B.run"));
+        assert!(has_coroutine(source, "typed"));
     }
 
     #[test]

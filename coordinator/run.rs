@@ -439,6 +439,9 @@ fn start_python(plan: &Plan, pool: &Pool, report: &Report) -> Result<(), RunErro
     }
 }
 
+/// Modules that are imported unasked, before the first fork.
+const MODULES_MAX: usize = 200;
+
 /// How Python is to be started for a plan, if that calls any.
 fn python_setup(plan: &Plan) -> std::io::Result<Option<PythonSetup>> {
     let calls = plan.calls();
@@ -450,6 +453,8 @@ fn python_setup(plan: &Plan) -> std::io::Result<Option<PythonSetup>> {
     let mut modules: Vec<String> = calls.iter().map(|call| call.module().into()).collect();
     modules.sort();
     modules.dedup();
+    // The others are imported where they are called.
+    modules.truncate(MODULES_MAX);
     let interpreter = match settings.interpreter.contains('/') {
         true => absolute(Path::new(&settings.interpreter))?,
         false => settings.interpreter,

@@ -44,6 +44,33 @@ pub(crate) fn plural(number: usize, noun: &str) -> String {
     format!("{} {noun}{s}", count(number as u64))
 }
 
+/// A whole number in a JSON text that no 64 bits hold.
+pub(crate) fn long_integer(json: &str) -> Option<&str> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+    let (mut rest, mut in_text) = (json, false);
+    while let Some(at) =
+        rest.find(|c: char| c == '"' || c == '\\' && in_text || !in_text && (c == '-' || c.is_ascii_digit()))
+    {
+        let found = &rest[at..];
+        match found.as_bytes()[0] {
+            b'"' => {
+                in_text = !in_text;
+                rest = &found[1..];
+            }
+            b'\\' => rest = found.get(2..).unwrap_or_default(),
+            _ => {
+                let number = &found[..found.find(|c| !is_part(c)).unwrap_or(found.len())];
+                let is_whole = !number.contains(['.', 'e', 'E']);
+                if is_whole && number.parse::<i64>().is_err() && number.parse::<u64>().is_err() {
+                    return Some(number);
+                }
+                rest = &found[number.len()..];
+            }
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -86,6 +86,25 @@ def look_at_inputs():
 }
 
 #[test]
+fn arrays_of_items_are_gathered_one_by_one() {
+    let functions = NUMPY.to_owned()
+        + "def make(n):\n    return np.full(n, n, dtype='i4')\n\
+           def gather(all):\n    other = forkyard.inputs['all']\n    return [[int(a.sum()) for a in all], [a.flags.writeable for a in other]]\n";
+    let nodes = [
+        call("make", "make", "foreach = [2, 20000, 3]\nargs = [\"{{ item }}\"]"),
+        call(
+            "gather",
+            "gather",
+            "params = { all = \"{{ nodes.make.result }}\" }\ninputs = { all = \"{{ nodes.make.result }}\" }",
+        ),
+    ];
+    let space = space(&functions, "", &nodes);
+    space.run_manifest(0);
+    assert_eq!(space.json("gather"), json!([[4, 400_000_000, 9], [false, false, false]]));
+    assert_eq!(space.run_manifest(0).outcomes().matches("cached").count(), 5);
+}
+
+#[test]
 fn what_is_no_value_fails_with_what_to_do() {
     let functions = NUMPY.to_owned()
         + "def give(what):\n    return {'set': {1}, 'nan': float('nan'), 'object': np.array([{}]), 'inside': [np.zeros(2)]}[what]\n";
@@ -128,7 +147,7 @@ def show():
         written = True
     except (TypeError, ValueError):
         written = False
-    records = [len(r), r[-1], r["a"], r.get("7"), r.get("none"), [one["n"] for one in r]]
+    records = [len(r), r[-1], r["a"], r.get("7"), r.get("none"), [one["n"] for one in r], "a" in r, "b" in r]
     return [type(m).__name__, list(m.shape), m[1, 1] if type(m) is memoryview else float(m[1, 1]), written, records,
             bytes(forkyard.artifact("raw")).decode()]
 "#;
@@ -142,7 +161,8 @@ fn artifacts_are_views_that_nobody_can_write() {
         let nodes = [call("show", "show", "artifacts = [\"m\", \"r\", \"raw\"]")];
         let space = with_artifacts(space(&functions, ARTIFACTS, &nodes));
         space.run_manifest(0);
-        let records = json!([2, {"id": 7, "n": 2}, {"id": "a", "n": 1}, {"id": 7, "n": 2}, null, [1, 2]]);
+        let records =
+            json!([2, {"id": 7, "n": 2}, {"id": "a", "n": 1}, {"id": 7, "n": 2}, null, [1, 2], true, false]);
         let name = if numpy { "ndarray" } else { "memoryview" };
         assert_eq!(space.json("show"), json!([name, [2, 2], 4.5, false, records, "some bytes"]));
     }
@@ -810,4 +830,117 @@ fn code_is_found_as_python_finds_it_or_refused() {
     let space = Space::with(&nodes.concat());
     space.run_manifest(0);
     assert_eq!((space.result_text("json"), space.result_text("math")), ("\"16\"".into(), "4.0".into()));
+}
+
+#[test]
+fn an_error_that_cannot_be_told_is_an_error_all_the_same() {
+    let functions = "import forkyard\nclass X(Exception):\n    def __str__(self): raise KeyError('no')\n\
+        class Later(forkyard.RetryAfter):\n    def __init__(self): pass\n\
+        def plain(): raise X()\ndef leave(): raise SystemExit(X())\nasync def wait(): raise Later()\nasync def leave_too(): raise SystemExit(X())\n";
+    let nodes = ["plain", "leave", "wait", "leave_too"].map(|name| call(name, name, ""));
+    let ended = space(functions, "[run]\non_failure = \"continue\"", &nodes).run_manifest(1);
+    assert_eq!(ended.outcomes(), "leave=failed leave_too=failed plain=failed wait=failed");
+    assert!(error(&ended, "plain").starts_with("f.X: "), "{}", error(&ended, "plain"));
+    assert_eq!(error(&ended, "wait"), "Later, whose message cannot be made: AttributeError");
+    assert_eq!(ended.events_named("worker_lost"), [] as [Value; 0]);
+}
+
+#[test]
+fn one_coroutine_that_blocks_the_loop_is_told_from_those_that_it_keeps() {
+    let functions = "import asyncio, time\nasync def f(i):\n    if i == 2: time.sleep(1000)\n    await asyncio.sleep(0.05)\n    return i\n";
+    let nodes =
+        [call("c", "f", "foreach = \"{{ range(5) }}\"\nargs = [\"{{ item }}\"]\ntimeout = \"300ms\"")];
+    let space = space(functions, "", &nodes);
+    let ended = space.run(&[&RUN[..], &["--workers", "1", "--keep-going"]].concat()).expect(1);
+    let outcomes = ended.outcomes();
+    assert!(outcomes.contains("c[0]=ran c[1]=ran c[2]=timed_out c[3]=ran c[4]=ran"), "{outcomes}");
+}
+
+#[test]
+fn what_a_late_coroutine_makes_of_it_is_still_late() {
+    let functions = "import asyncio\nasync def f():\n    try:\n        await asyncio.sleep(1000)\n    except BaseException:\n        raise RuntimeError('other')\n";
+    let space = space(functions, "", &[call("a", "f", "timeout = \"200ms\"")]);
+    assert_eq!(space.run_manifest(1).node("a")["outcome"], "timed_out");
+}
+
+#[test]
+fn threads_belong_to_the_node_that_starts_them() {
+    let functions = r#"
+import forkyard, os, threading, time
+from concurrent.futures import ThreadPoolExecutor
+pool, told = ThreadPoolExecutor(2), []
+def leave():
+    def write():
+        while not os.path.exists("later"): time.sleep(0.01)
+        try:
+            forkyard.state["who"] = "thread"
+        except forkyard.ForkyardError as error:
+            told.append(str(error))
+    threading.Thread(target=write).start()
+    os.chdir("/")
+def later():
+    open("later", "w").close()
+    while not told: time.sleep(0.01)
+    return [told[0][:30], list(pool.map(lambda _: forkyard.item, range(2)))]
+async def ask():
+    import asyncio
+    return await asyncio.get_running_loop().run_in_executor(None, lambda: forkyard.item)
+"#;
+    let nodes = [
+        call("leave", "leave", ""),
+        call("later", "later", "needs = [\"leave\"]\nforeach = [7]\nreads = \"state\""),
+        call("ask", "ask", "needs = [\"later\"]\nforeach = [8]"),
+    ];
+    let space = space(functions, "", &nodes);
+    space.run(&[&RUN[..], &["--workers", "1"]].concat()).expect(0);
+    assert_eq!(space.json("later"), json!([["the node whose function starte", [7, 7]]]));
+    assert_eq!(space.json("ask"), json!([8]));
+}
+
+#[test]
+fn neighbours_of_the_same_name_are_each_their_own() {
+    let node = |dir: &str| format!("[[node]]\nid = \"{dir}\"\nop = \"python\"\ncall = \"{dir}/main.py:f\"\n");
+    let space = Space::with(&(node("a") + &node("b")));
+    for dir in ["a", "b"] {
+        fs::create_dir(space.path(dir)).unwrap();
+        space.write(&format!("{dir}/main.py"), "import helper\ndef f(): return helper.x\n");
+        space.write(&format!("{dir}/helper.py"), format!("x = '{dir}'\n"));
+    }
+    // Not what the interpreter's own module is.
+    space.write("json.py", "x = 1\n");
+    space.run_manifest(0);
+    assert_eq!((space.json("a"), space.json("b")), (json!("a"), json!("b")));
+}
+
+#[test]
+fn secrets_are_known_in_keys_and_inside_json() {
+    let functions = "import forkyard, os\nkey = os.environ['PEM']\ndef text(): return {'it': key}\ndef state(): forkyard.state['k'] = key\n\
+                     def name(): forkyard.state[key] = 1\ndef long(): raise ValueError('x' * 8180 + key)\n";
+    let nodes = ["text", "state", "name", "long"].map(|name| call(name, name, ""));
+    let space = space(functions, "[secrets]\nenv = [\"PEM\"]\n[run]\non_failure = \"continue\"", &nodes);
+    let ended = space.run_in(&[("PEM", "line \"one\"\nline two")], &RUN).expect(1);
+    for node in ["text", "state", "name"] {
+        assert!(error(&ended, node).starts_with("the result holds the value of the secret PEM"), "{node}");
+    }
+    assert!(!error(&ended, "long").contains("line"), "{}", error(&ended, "long"));
+}
+
+#[test]
+fn map_takes_items_as_they_are_or_not_at_all() {
+    let space = space_with("def f(x): return x\ndef g(): return 1\n", "", &[]);
+    let map = |items: &str| space.run_with_stdin(&["map", "f.py:f", "-"], items.as_bytes());
+    map("1\n[\"\\\"12345678901234567890123\", -9223372036854775809]\n")
+        .expect(2)
+        .says("-:2: the number -9223372036854775809 does not fit 64 bits");
+    assert_eq!(map("\u{feff}18446744073709551615\n").expect(0).stdout, b"18446744073709551615\n");
+    space
+        .run(&["map", "f.py", "a", "b"])
+        .expect(2)
+        .says("f.py is a file: f.py:FUNCTION names a function in it");
+    assert_eq!(space.run(&["map", "echo {{}}", "a"]).expect(0).stdout, b"{a}\n");
+    // A script that maps when it is imported would do so in each process again.
+    space.write("s.py", "import forkyard\ndef f(x): return x\nprint(forkyard.map(f, [1]))\n");
+    space.write("forkyard.py", space.run(&["python-module"]).expect(0).stdout);
+    let line = format!("FORKYARD={} python3 s.py", env!("CARGO_BIN_EXE_forkyard"));
+    space.start_shell(&line).end().expect(1).says("put it under `if __name__");
 }

@@ -18,6 +18,7 @@ use crate::only::Only;
 use crate::report::{EventsWanted, ReportOptions};
 use crate::run::{RunError, RunOptions};
 use crate::store::{Reader, StoreDir};
+use crate::text;
 
 /// The id of the node.
 const ID: &str = "map";
@@ -40,6 +41,12 @@ pub(super) fn map(args: &Map, store: &Path, runtime: &Runtime) -> Result<Exit, F
         max_failures: None,
         report: ReportOptions { json: false, events: EventsWanted::None, quiet: args.quiet, trace: None },
     };
+    if !is_function && args.call.ends_with(".py") && Path::new(&args.call).is_file() {
+        return Err(usage(format!(
+            "{0} is a file: {0}:FUNCTION names a function in it, and `python3 {0}` runs it",
+            args.call
+        )));
+    }
     let result = crate::run::run(&options, runtime).map_err(|error| match error {
         // Nobody wrote the manifest: places in it say nothing.
         RunError::Manifest(ManifestError::Mistakes(mistakes)) => {
@@ -50,8 +57,17 @@ pub(super) fn map(args: &Map, store: &Path, runtime: &Runtime) -> Result<Exit, F
     if !args.quiet {
         eprintln!("{}", summary(&result, store));
     }
+    if result.error.is_some() {
+        return exit(result);
+    }
     let written = write(store, result.run, count, (is_function, args.json))?;
     match exit(result)? {
+        Exit::NodesFailed if args.quiet => {
+            eprintln!(
+                "forkyard: some items failed; without --quiet it is said why, and `forkyard status` tells"
+            );
+            Ok(Exit::NodesFailed)
+        }
         Exit::Ok => Ok(written),
         other => Ok(other),
     }
@@ -82,6 +98,9 @@ fn items(args: &Map, is_function: bool) -> Result<Vec<Value>, String> {
         _ => std::fs::File::open(&file).and_then(|mut file| file.read_to_end(&mut bytes)),
     };
     read.map_err(|error| format!("read items from {name}: {error}"))?;
+    if bytes.starts_with("\u{feff}".as_bytes()) {
+        bytes.drain(..3);
+    }
     let as_text = args.lines || !is_function || name.ends_with(".txt");
     let mut items = Vec::new();
     for (number, line) in bytes.lines().enumerate() {
@@ -90,6 +109,11 @@ fn items(args: &Map, is_function: bool) -> Result<Vec<Value>, String> {
         if as_text {
             items.push(line.into());
         } else if !line.trim().is_empty() {
+            if let Some(number) = text::long_integer(&line) {
+                return Err(format!(
+                    "{name}:{at}: the number {number} does not fit 64 bits; write it as a string"
+                ));
+            }
             let item = serde_json::from_str(&line);
             items.push(item.map_err(|error| {
                 format!("{name}:{at}: this is no JSON value ({error}); for plain lines say --lines")
@@ -178,14 +202,7 @@ fn command(line: &str, shell: bool) -> Result<Value, String> {
 
 /// Text in which nothing is an expression, whatever it looks like.
 fn literal(text: &str) -> String {
-    let (mut out, mut chars) = (String::new(), text.chars().peekable());
-    while let Some(c) = chars.next() {
-        match chars.peek() {
-            Some('{' | '%' | '#') if c == '{' => out += "{{ '{' }}",
-            _ => out.push(c),
-        }
-    }
-    out
+    text.replace('{', "{{ '{' }}")
 }
 
 /// Writes the results in the items' order: of a function a JSON value a line, of a command what it wrote.

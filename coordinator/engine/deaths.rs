@@ -20,8 +20,8 @@ use crate::store::Outcome;
 /// So many workers may die one after the other in one place without finishing anything.
 const BARREN_MAX: u32 = 10;
 
-/// Stands for no node in particular: the worker is killed because the run is.
-const EVERY_NODE: NodeId = NodeId(u32::MAX);
+/// Stands for no node in particular: the worker is killed because the run is, or for one of several nodes.
+pub(super) const EVERY_NODE: NodeId = NodeId(u32::MAX);
 
 impl Engine<'_> {
     pub(super) fn on_message(&mut self, message: ToCoordinator) -> Result<(), RunError> {

@@ -7,6 +7,7 @@ use forkyard_shared::ids::{NodeId, WorkerId};
 use forkyard_shared::protocol::{Completion, Task};
 
 use super::core::Engine;
+use super::deaths::EVERY_NODE;
 use crate::attempts::Trouble;
 use crate::places::{self, Lane, Life};
 use crate::report::Ran;
@@ -109,8 +110,8 @@ impl Engine<'_> {
                 worker.0
             )));
         };
-        let gave_up = completion.outcome.as_ref().is_err_and(|failure| failure.is_cancelled());
-        if gave_up && lane.given_up.is_some() {
+        // Whatever it makes of being given up, but for a result.
+        if lane.given_up.is_some() && completion.outcome.is_err() {
             let Completion { node, started_ns, duration_ns, log, .. } = completion;
             self.leave(node);
             if self.is_taken(node) {
@@ -127,7 +128,7 @@ impl Engine<'_> {
     /// Has coroutines that are late give up, and kills those that do not.
     pub(super) fn check_lanes(&mut self, worker: WorkerId, now: Instant) {
         let timeout_of = |node: NodeId| self.nodes.detail(node).and_then(|detail| detail.timeout);
-        let (mut late, mut stuck, mut next) = (Vec::new(), None, None::<Instant>);
+        let (mut late, mut stuck, mut next) = (Vec::new(), Vec::new(), None::<Instant>);
         for lane in &mut self.state.places[worker.index()].lanes {
             let Some(timeout) = timeout_of(lane.node) else { continue };
             let due = match lane.given_up {
@@ -140,7 +141,7 @@ impl Engine<'_> {
                 lane.given_up = Some(now);
                 late.push(lane.node);
             } else {
-                stuck = Some(lane.node);
+                stuck.push(lane.node);
             }
         }
         if !late.is_empty() {
@@ -152,8 +153,16 @@ impl Engine<'_> {
         if let Some(next) = next {
             self.state.timers.set(next, Timer::Timeout(worker));
         }
-        if stuck.is_some() && self.state.places[worker.index()].killing.is_none() {
-            self.state.places[worker.index()].killing = stuck;
+        if !stuck.is_empty() && self.state.places[worker.index()].killing.is_none() {
+            let killing = match stuck.as_slice() {
+                [one] => *one,
+                // One of them keeps the others: alone it will show.
+                several => {
+                    self.state.suspects.extend(several);
+                    EVERY_NODE
+                }
+            };
+            self.state.places[worker.index()].killing = Some(killing);
             self.pool.kill(worker);
         }
     }

@@ -153,11 +153,15 @@ impl Engine<'_> {
             }
             let resolved = self.state.resolved.remove(&node);
             let said = resolved.as_ref().map_or(&detail.params, |resolved| &resolved.params);
+            let in_python = detail.call.is_some();
             let mut read = || {
                 for (name, arg) in said {
                     let param = match arg {
                         Arg::Json(text) => Param::Json(text.clone()),
-                        Arg::Result(producer) => self.result_param(*producer)?,
+                        Arg::Result(producer) => match in_python {
+                            true => self.result_for_python(*producer)?,
+                            false => self.result_param(*producer)?,
+                        },
                         Arg::EachResult | Arg::Template(_) => {
                             unreachable!("BUG: a task before its parameters")
                         }
@@ -208,6 +212,21 @@ impl Engine<'_> {
                 || self.nodes.detail(node).is_some_and(|detail| detail.timeout.is_some()),
             plain: self.layout == Layout::Sqlite || self.state.read_as_files.contains(&node),
         })
+    }
+
+    /// The same for a Python function, which takes items' results that are no JSON one by one.
+    fn result_for_python(&mut self, producer: NodeId) -> Result<Param, Unread> {
+        let units = self.units(producer).filter(|_| self.is_done(producer)).unwrap_or_default();
+        let is_json = |unit: &NodeId| {
+            let held = self.state.results.get(&self.source(*unit));
+            held.is_none_or(|held| !matches!(held.id.kind, Kind::Bytes | Kind::Array))
+        };
+        if units.iter().flatten().all(is_json) {
+            return self.result_param(producer);
+        }
+        let null = || Ok(Param::Json("null".into()));
+        let one = |unit: Option<NodeId>| unit.map_or_else(null, |unit| self.result_param(unit));
+        units.into_iter().map(one).collect::<Result<Vec<_>, _>>().map(Param::List)
     }
 
     fn result_param(&mut self, producer: NodeId) -> Result<Param, Unread> {

@@ -189,6 +189,8 @@ pub enum Param {
         /// Its name and checksum.
         digest: Digest,
     },
+    /// The results of a node's items one by one, for a Python function: as one list they would have to be JSON.
+    List(Vec<Param>),
 }
 
 impl Param {
@@ -198,6 +200,7 @@ impl Param {
             Param::Json(text) => text.len(),
             Param::Inline(_, bytes) => bytes.len(),
             Param::Blob { .. } => 48,
+            Param::List(items) => items.iter().map(|item| item.len() + 8).sum(),
         }
     }
 
@@ -264,13 +267,6 @@ pub struct Failure {
     pub message: String,
     /// What is behind it, where that concerns more than this one task.
     pub cause: Cause,
-}
-
-impl Failure {
-    /// Whether the task was given up.
-    pub fn is_cancelled(&self) -> bool {
-        self.cause == Cause::Cancelled
-    }
 }
 
 /// What is behind a failure.

@@ -17,7 +17,7 @@ mod work;
 pub mod zygote;
 
 pub use op::{Failed, Op, Output};
-pub use python::MODULE as PYTHON_MODULE;
+pub use python::{MODULE as PYTHON_MODULE, environment as python_environment};
 pub use registry::Ops;
 pub use state::State;
 pub use task::Task;

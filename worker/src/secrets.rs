@@ -17,7 +17,18 @@ impl Secrets {
     /// The variables of these names, as far as they are set to something that can be recognised.
     pub fn of(names: &[String]) -> Secrets {
         let value = |name: &String| Some((name.clone(), std::env::var_os(name)?.into_encoded_bytes()));
-        Secrets(names.iter().filter_map(value).filter(|(_, value)| value.len() >= MIN_BYTES).collect())
+        let values = names.iter().filter_map(value).filter(|(_, value)| value.len() >= MIN_BYTES);
+        // As it stands inside of JSON, too.
+        let in_json = |name: &str, value: &[u8]| {
+            let quoted = serde_json::Value::from(String::from_utf8_lossy(value)).to_string();
+            let inside = quoted[1..quoted.len() - 1].as_bytes().to_vec();
+            (inside != value).then(|| (name.to_string(), inside))
+        };
+        Secrets(
+            values
+                .flat_map(|(name, value)| in_json(&name, &value).into_iter().chain([(name, value)]))
+                .collect(),
+        )
     }
 
     /// The text with names in place of values.

@@ -97,6 +97,7 @@ impl<'a> Task<'a> {
         let Some(param) = self.raw(name) else { return Ok(None) };
         let parsed = match param {
             Param::Json(text) => serde_json::from_str(text),
+            Param::List(_) => return Err(Failed::new("BUG: results one by one, and not for Python")),
             Param::Inline(kind, _) | Param::Blob { kind, .. } => {
                 let bytes = self.read(param)?;
                 match kind {
@@ -191,6 +192,7 @@ impl<'a> Task<'a> {
         match param {
             Param::Json(text) => Ok(text.clone().into_bytes()),
             Param::Inline(_, bytes) => Ok(bytes.clone()),
+            Param::List(_) => Err(Failed::new("BUG: results one by one, and not for Python")),
             Param::Blob { digest, .. } => {
                 blob::read(self.blobs_dir(), *digest).map_err(|error| missing(*digest, &error))
             }

@@ -398,26 +398,24 @@ impl Attempt {
             if let Body::Inline(bytes) = &output.value.body {
                 task.secrets().check(bytes)?;
             }
-            writes
-                .iter()
-                .filter_map(|(_, json)| json.as_ref())
-                .try_for_each(|json| task.secrets().check(json))?;
+            for (key, json) in &writes {
+                task.secrets().check(key.as_bytes())?;
+                task.secrets().check(json.as_deref().unwrap_or_default())?;
+            }
             Ok((output, writes))
         });
-        let (mut outcome, writes, mut log) = match result {
+        let (outcome, writes, mut log) = match result {
             Ok((output, writes)) => (Ok(output.value), writes, output.log),
             Err(failed) => {
-                let mut message = failed.message;
+                let mut message = failed.message.into_bytes();
+                // Before it is cut: half a secret is one too.
+                task.secrets().hide(&mut message);
+                let mut message = String::from_utf8_lossy(&message).into_owned();
                 truncate_text(&mut message, ERROR_MAX_BYTES);
                 (Err(Failure { message, cause: failed.cause }), Writes::new(), failed.log)
             }
         };
         task.secrets().hide(&mut log);
-        if let Err(failure) = &mut outcome {
-            let mut message = std::mem::take(&mut failure.message).into_bytes();
-            task.secrets().hide(&mut message);
-            failure.message = String::from_utf8_lossy(&message).into_owned();
-        }
         log.truncate(LOG_MAX_BYTES);
         Attempt { outcome, writes, generates, log }
     }

@@ -272,7 +272,7 @@ impl<'a> Loop<'a> {
     fn start_python(&mut self, setup: PythonSetup) -> Result<Vec<String>, NoPython> {
         let attached = self.attached.expect("BUG: Python before attach");
         let python = Host::start(setup, &attached.setup.token, &attached.setup.secrets)?;
-        let warnings = python.prepare(&attached.artifacts)?;
+        let warnings = python.prepare(&attached.artifacts, &attached.setup.secrets)?;
         let control = python.control().try_clone().map_err(|error| NoPython::Refused(error.to_string()))?;
         attached.python.set(control).expect("BUG: Python started twice");
         self.python = Some(python);

@@ -18,7 +18,7 @@ impl Op for Constant {
     fn run(&self, task: &Task) -> Result<Output, Failed> {
         let param = task.raw("value").ok_or_else(|| Failed::new("parameter value is missing"))?;
         let kind = match param {
-            Param::Json(_) => Kind::Json,
+            Param::Json(_) | Param::List(_) => Kind::Json,
             Param::Inline(kind, _) | Param::Blob { kind, .. } => *kind,
         };
         Ok(Output::raw(kind, task.read(param)?))

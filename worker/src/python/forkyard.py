@@ -54,7 +54,7 @@ class RetryAfter(Exception):
 class _Task:
     """One attempt to run a node."""
 
-    __slots__ = ("node", "attempt", "item", "inputs", "artifacts", "results", "writes", "log")
+    __slots__ = ("node", "attempt", "item", "inputs", "artifacts", "results", "writes", "log", "has_ended")
 
     def __init__(self, message):
         references = message.get("b") or {}
@@ -66,21 +66,41 @@ class _Task:
         self.results = message.get("r") or {}
         self.writes = {}
         self.log = _Log()
+        self.has_ended = False
 
 
-_of_context = contextvars.ContextVar("forkyard")  # the task of a coroutine
-_running = None  # the task of a plain function, for its threads too
+_of_context = contextvars.ContextVar("forkyard")
 
 
 def _task_or_none():
-    return _of_context.get(_running)
+    task = _of_context.get(None)
+    return None if task is None or task.has_ended else task
 
 
 def _task():
-    task = _task_or_none()
+    task = _of_context.get(None)
     if task is None:
         raise ForkyardError("no node runs here: this is known only inside the function that a node calls")
+    if task.has_ended:
+        raise ForkyardError("the node whose function started this has ended; what it left running is part of no node")
     return task
+
+
+def _carry_context():
+    """Threads belong to the task that starts them, and what an executor runs to the task that submits it."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    start, submit = threading.Thread.start, ThreadPoolExecutor.submit
+
+    def start_in_context(thread):
+        context, run = contextvars.copy_context(), thread.run
+        thread.run = lambda: context.run(run)
+        start(thread)
+
+    def submit_in_context(executor, function, /, *arguments, **named):
+        return submit(executor, contextvars.copy_context().run, function, *arguments, **named)
+
+    threading.Thread.start, ThreadPoolExecutor.submit = start_in_context, submit_in_context
 
 
 def __getattr__(name):
@@ -255,8 +275,12 @@ class Records:
     def __iter__(self):
         return (self[row] for row in range(self._count))
 
+    def __contains__(self, key):
+        return self.get(key) is not None
+
     def __getitem__(self, at):
-        if isinstance(at, int):
+        if hasattr(at, "__index__"):
+            at = at.__index__()
             row = at + self._count if at < 0 else at
             if not 0 <= row < self._count:
                 raise IndexError(f"there is no row {at}: the artifact has {self._count} records")
@@ -270,6 +294,8 @@ class Records:
     def get(self, key, default=None):
         import hashlib
 
+        if not isinstance(key, str):
+            raise TypeError(f"a record is found by its row, a number, or its key, a text; not by {type(key).__name__}")
         wanted = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
         for step in range(self._slots):
             at = (wanted % self._slots + step) % self._slots
@@ -286,6 +312,8 @@ class Records:
 def _load(reference):
     """A result of another node: [kind, path of a file, bytes in hex]."""
     kind, path, held = reference
+    if kind == "list":
+        return [_load(one) for one in held]
     if path is not None and kind == "npy":
         return _load_npy(path)
     if path is not None:
@@ -316,7 +344,8 @@ def _load_npy(source):
 def _unknown(value):
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.generic):
-        return value.item()
+        plain = value.item()
+        return float(value) if isinstance(plain, numpy.generic) else plain
     name = type(value).__name__
     if numpy is not None and isinstance(value, numpy.ndarray):
         raise TypeError("an array inside another value: return it alone, or as a list (.tolist())")
@@ -413,18 +442,29 @@ class _Bytes(io.RawIOBase):
         self._fd = fd
 
     def write(self, data):
-        task = _task_or_none()
+        task, length = _task_or_none(), len(data)
+        data = _hide(bytes(data))
         if task is None:
             os.write(self._fd, data)
         else:
-            task.log.write(bytes(data))
-        return len(data)
+            task.log.write(data)
+        return length
 
     def fileno(self):
         return self._fd
 
     def writable(self):
         return True
+
+
+_secrets = []
+
+
+def _hide(data):
+    """Before anything is cut: half a secret is one too."""
+    for name, value in _secrets:
+        data = data.replace(value, name)
+    return data
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -465,6 +505,13 @@ def _module(where):
         folder = os.path.dirname(where)
         if folder not in sys.path:
             sys.path.insert(0, folder)
+            # Neighbours of the same name in the folder of another file are not these.
+            for neighbour in os.listdir(folder):
+                module = sys.modules.get(neighbour[:-3]) if neighbour.endswith(".py") else None
+                file = getattr(module, "__file__", None)
+                if file and os.path.dirname(file) in _folders and neighbour[:-3] != name:
+                    del sys.modules[neighbour[:-3]]
+            _folders.append(folder)
         known = sys.modules.get(name)
         if getattr(known, "__file__", None) != where:
             spec = importlib.util.spec_from_file_location(name, where)
@@ -479,7 +526,7 @@ def _module(where):
     return _modules_of_files[where]
 
 
-_modules_of_files = {}
+_modules_of_files, _folders = {}, []
 
 
 def _trust_no_bytecode_of(folders):
@@ -502,13 +549,23 @@ def _trust_no_bytecode_of(folders):
 
 OK, ERROR, RETRY, CANCELLED, BROKEN = range(5)
 _REPLY = struct.Struct("<IBBHQQQII")
+_NOT_THEIRS = (os.path.dirname(json.__file__), os.path.join(os.path.dirname(os.__file__), "importlib"))
+MSG_DONTWAIT = 0x40
 QUICK_NS = 100_000
 FLUSH_BYTES = 64 << 10
 SPIN_NS = 50_000
 
 
 def _failure(error):
-    """What went wrong, for the person who wrote the function: type, message, and that person's own frames."""
+    """What went wrong, for the person who wrote the function."""
+    try:
+        return _told(error)
+    except BaseException as other:
+        return ERROR, f"{type(error).__name__}, whose message cannot be made: {type(other).__name__}"
+
+
+def _told(error):
+    """Type, message, and the person's own frames."""
     if isinstance(error, RetryAfter):
         return RETRY, f"{error.seconds}\n{error}"
     import traceback
@@ -522,11 +579,14 @@ def _failure(error):
         elif isinstance(error, SystemExit):
             title = f"SystemExit: {error.code} (the function called sys.exit)"
         lines.append(title if not lines else f"caused by {title}")
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<")]
+        for one in getattr(error, "exceptions", ())[:5]:
+            lines.append("  one of them is " + "".join(traceback.format_exception_only(type(one), one)).strip())
+        frames = traceback.extract_tb(error.__traceback__)
+        frames = [f for f in frames if not f.filename.startswith(("<", *_NOT_THEIRS))]
         for frame in frames[-10:]:
             said = f": {frame.line}" if frame.line else ""
             lines.append(f"  {frame.filename}:{frame.lineno} in {frame.name}{said}")
-        error = error.__cause__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return ERROR, "\n".join(lines)
 
 
@@ -548,7 +608,7 @@ def _answer(task, outcome, start):
         except UnicodeEncodeError as error:
             status, text = _failure(error)
     if status != OK:
-        kind, value = JSON, (text.encode("utf-8", "backslashreplace")[:ERROR_MAX],)
+        kind, value = JSON, (_hide(text.encode("utf-8", "backslashreplace"))[:ERROR_MAX],)
     log = task.log.bytes()
     length = sum(len(piece) for piece in value)
     end = time.monotonic_ns()
@@ -574,9 +634,9 @@ def _prepare(message):
 
 def _run(message):
     """Runs a plain function to its end."""
-    global _running
     start = time.monotonic_ns()
-    task = _running = _Task(message)
+    task = _Task(message)
+    before = _of_context.set(task)
     try:
         function, arguments, named = _prepare(message)
         outcome = function(*arguments, **named)
@@ -587,8 +647,14 @@ def _run(message):
     except BaseException as error:
         outcome = _Failed(*_failure(error))
     answer = _answer(task, outcome, start)
-    _running = None
+    task.has_ended = True
+    _of_context.reset(before)
+    if os.getcwd() != _home:
+        os.chdir(_home)
     return answer
+
+
+_home = os.getcwd()
 
 
 async def _awaited(it):
@@ -708,7 +774,7 @@ class _Wire:
         until = time.monotonic_ns() + SPIN_NS if wait else 0
         while True:
             try:
-                return self.socket.recv(1 << 18, 0x40)  # MSG_DONTWAIT
+                return self.socket.recv(1 << 18, MSG_DONTWAIT)
             except BlockingIOError:
                 if not wait:
                     return None
@@ -752,6 +818,7 @@ def _serve_concurrently(wire):
         except BaseException as error:
             outcome = _Failed(*_failure(error))
         pieces, _, _ = _answer(task, outcome, start)
+        task.has_ended = True
         lanes.pop(task.node, None)
         if not lanes:
             _kill_children()
@@ -766,7 +833,8 @@ def _serve_concurrently(wire):
                 for message in json.loads(body):
                     lanes[message["n"]] = loop.create_task(run(message))
             elif int(body) in lanes:
-                lanes[int(body)].cancel()
+                # Who was only kept by another one that blocked the loop may end in this moment.
+                loop.call_later(0.05, lanes[int(body)].cancel)
 
     loop.add_reader(wire.socket, readable)
     while True:
@@ -797,6 +865,8 @@ def map(function, items, *, artifacts=None, workers=None, store=None, python=Non
     `artifacts` are files by name, for `forkyard.artifact(name)`. More options are those of `forkyard map`: concurrency,
     timeout, attempts, rate, salt, preload, code, secret, path; those that may stand several times take a list.
     """
+    if _is_node:
+        raise ForkyardError("forkyard.map inside a node's process: put it under `if __name__ == \"__main__\":`")
     call, folders = _call_of(function)
     command = [*_command(store), "map", call, "-", "--json", "--python", python or sys.executable]
     for folder in folders:
@@ -806,7 +876,7 @@ def map(function, items, *, artifacts=None, workers=None, store=None, python=Non
     for name, path in (artifacts or {}).items():
         command += ["-a", f"{name}={path}"]
     for name, value in options.items():
-        for one in value if isinstance(value, (list, tuple)) else [value]:
+        for one in value if isinstance(value, (list, tuple)) else [value] * (value is not False):
             command += [f"--{name.replace('_', '-')}"] + ([] if one is True else [str(one)])
     lines = "".join(_encode_json(item) + "\n" for item in items)
     done = subprocess.run(command, input=lines.encode(), stdout=subprocess.PIPE)
@@ -850,6 +920,9 @@ def results(*, store=None, run=None):
     return {row["node"]: _value_of(row) for row in _rows(done.stdout) if row["kind"] is not None}
 
 
+_is_node = False
+
+
 def _rows(text):
     return (json.loads(line) for line in text.splitlines())
 
@@ -878,8 +951,9 @@ def _call_of(function):
 
     if isinstance(function, str):
         return function, []
-    name, file = function.__qualname__, inspect.getsourcefile(function)
-    if not name.replace(".", "_").isidentifier() or file is None:
+    name = getattr(function, "__qualname__", repr(function))
+    file = inspect.getsourcefile(function) if inspect.isfunction(function) else None
+    if not name.replace(".", "_").isidentifier() or file is None or not os.path.exists(file):
         raise ForkyardError(f"{name} cannot be found by name in another process: give a function of a module")
     module = function.__module__
     if "." in module:
@@ -904,6 +978,8 @@ def _zygote(control):
     import gc
     import socket
 
+    global _is_node
+    _is_node = True
     # These are needed in every child: loaded here, they are shared.
     import difflib, fcntl, hashlib, importlib.util, mmap, select, signal, traceback  # noqa: F401, E401
 
@@ -923,6 +999,10 @@ def _zygote(control):
         about = message["artifact"]
         _artifacts[about["name"]] = _Artifact(about, fds[0], fds[1] if len(fds) > 1 else None)
     setup = message
+    for name in setup["secrets"]:
+        if len(os.environb.get(name.encode(), b"")) >= 6:
+            _secrets.append((f"[secret {name}]".encode(), os.environb[name.encode()]))
+    _carry_context()
     sys.argv = ["forkyard"]
     sys.path[:] = setup["path"] + [folder for folder in sys.path if folder and folder not in setup["path"]]
     _trust_no_bytecode_of(setup["path"])
@@ -939,7 +1019,7 @@ def _zygote(control):
         except BaseException as error:
             if must:
                 why = _failure(error)[1]
-                control.send(json.dumps({"error": f"preload {name}: {why}"}).encode())
+                control.send(json.dumps({"error": f"preload {name}: {why[:ERROR_MAX]}"}).encode())
                 os._exit(1)
         if _threads() > before:
             warnings.append(

@@ -21,6 +21,7 @@ use crate::attach::Artifact;
 /// What the interpreter runs first: the module, from the descriptor after its socket.
 const BOOT: &str = "\
 import sys
+sys.path[:] = [folder for folder in sys.path if folder]
 if sys.version_info < (3, 9):
     sys.exit('forkyard needs Python 3.9 or later, and this is ' + sys.version.split()[0])
 import types
@@ -88,7 +89,8 @@ impl Host {
                 .map_err(|error| failed(error.into()))?;
         let module = mapping::sealed_copy("forkyard-module", MODULE.as_bytes()).map_err(failed)?;
         let mut command = Command::new(&setup.interpreter);
-        command.args(["-c", BOOT]).current_dir(&setup.dir).env_clear().envs(environment(&setup, secrets));
+        command.args(["-c", BOOT]).current_dir(&setup.dir).env_clear();
+        command.envs(environment(&setup.env, secrets));
         command.env("FORKYARD_RUN", token).stdin(Stdio::null());
         let child = sys::spawn_with(command, &[theirs.as_fd(), module.as_fd()]).map_err(failed)?;
         Ok(Host { pid: Pid::from_raw(child.id() as i32), control, setup })
@@ -98,7 +100,7 @@ impl Host {
     ///
     /// # Errors
     /// What it could not do.
-    pub fn prepare(&self, artifacts: &[Artifact]) -> Result<Vec<String>, NoPython> {
+    pub fn prepare(&self, artifacts: &[Artifact], secrets: &[String]) -> Result<Vec<String>, NoPython> {
         let send = |message: serde_json::Value, fds: &[BorrowedFd]| {
             sys::send_packet(&self.control, message.to_string().as_bytes(), fds)
         };
@@ -106,8 +108,9 @@ impl Host {
             let (about, files) = (about(artifact), artifact.files());
             send(serde_json::json!({ "artifact": about }), &files)
         });
-        let setup =
+        let mut setup =
             serde_json::to_value(&self.setup).map_err(|error| NoPython::Refused(error.to_string()))?;
+        setup["secrets"] = secrets.into();
         // One that has ended cannot be told, and has said why on stderr.
         let told = shown.and_then(|()| send(setup, &[]));
         match told.and_then(|()| self.news()) {
@@ -191,7 +194,8 @@ impl Kin {
     }
 }
 
-fn environment(setup: &PythonSetup, secrets: &[String]) -> Vec<(OsString, OsString)> {
+/// The environment of an interpreter: what it inherits of ours, and what was declared.
+pub fn environment(declared: &[(String, String)], secrets: &[String]) -> Vec<(OsString, OsString)> {
     let inherited = |name: &OsStr| {
         name.to_str().is_some_and(|name| {
             INHERITED.contains(&name)
@@ -201,7 +205,7 @@ fn environment(setup: &PythonSetup, secrets: &[String]) -> Vec<(OsString, OsStri
     };
     let mut env: Vec<(OsString, OsString)> = ONE_THREAD.map(|name| (name.into(), "1".into())).to_vec();
     env.extend(std::env::vars_os().filter(|(name, _)| inherited(name)));
-    env.extend(setup.env.iter().map(|(name, value)| (name.into(), value.into())));
+    env.extend(declared.iter().map(|(name, value)| (name.into(), value.into())));
     env
 }
 

@@ -20,6 +20,7 @@ mod wire;
 
 pub(crate) use child::NoChild;
 pub(crate) use flights::{Ended, Flights, Gone, Unsent};
+pub use host::environment;
 pub(crate) use host::{Host, Kin};
 
 /// The module `forkyard` for Python: what functions see of their run, and a client of the command.

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Numbers are little-endian. A task is a JSON object: `n` node, `a` attempt, `c` call, `g` arguments, `k` named ones,
-//! `i` item, `A` artifacts, `r` results that are artifacts, and `b` what is not JSON, each as [kind, path, bytes in hex].
+//! `i` item, `A` artifacts, `r` results that are artifacts, and `b` what is not JSON, each as [kind, path, bytes in hex], or as ["list", null, [...]].
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -81,9 +81,6 @@ impl Header {
 }
 
 /// A frame of tasks.
-///
-/// # Errors
-/// When a result that one of them takes cannot be read.
 pub(super) fn tasks(letter: u8, tasks: &[Vec<u8>]) -> Vec<u8> {
     frame(letter, &[&b"["[..], &tasks.join(&b','), b"]"].concat())
 }
@@ -124,12 +121,12 @@ pub(super) fn task(
                 json.extend(text.as_bytes());
             }
             (Some(text), None, Some(name)) => named.put(name, text.as_bytes()),
-            _ => references.put(name, &reference(param, path(param)?)),
+            _ => references.put(name, reference(param, &mut path)?.to_string().as_bytes()),
         }
     }
     let mut results = Object::default();
     for (name, param) in task.results() {
-        results.put(name, &reference(param, path(param)?));
+        results.put(name, reference(param, &mut path)?.to_string().as_bytes());
     }
     let artifacts: Vec<&str> = task.named_artifacts().map(|artifact| artifact.setup.name.as_str()).collect();
     if !artifacts.is_empty() {
@@ -172,18 +169,25 @@ fn inline_json(param: &Param) -> Option<String> {
         Param::Inline(Kind::Text, bytes) => {
             Some(serde_json::Value::from(String::from_utf8_lossy(bytes)).to_string())
         }
-        Param::Inline(Kind::Bytes | Kind::Array, _) | Param::Blob { .. } => None,
+        Param::Inline(Kind::Bytes | Kind::Array, _) | Param::Blob { .. } | Param::List(_) => None,
     }
 }
 
-fn reference(param: &Param, path: Option<String>) -> Vec<u8> {
+fn reference(
+    param: &Param,
+    path: &mut impl FnMut(&Param) -> Result<Option<String>, Failed>,
+) -> Result<serde_json::Value, Failed> {
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let (kind, held) = match param {
         Param::Json(text) => (Kind::Json, Some(hex(text.as_bytes()))),
         Param::Inline(kind, bytes) => (*kind, Some(hex(bytes))),
         Param::Blob { kind, .. } => (*kind, None),
+        Param::List(items) => {
+            let items = items.iter().map(|item| reference(item, path)).collect::<Result<Vec<_>, _>>()?;
+            return Ok(serde_json::json!(["list", null, items]));
+        }
     };
-    serde_json::json!([kind.name(), path, held]).to_string().into_bytes()
+    Ok(serde_json::json!([kind.name(), path(param)?, held]))
 }
 
 /// What a task wrote to the state: an object whose values stand in lists of one, or are null where a key was removed.
