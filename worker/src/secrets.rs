@@ -21,7 +21,7 @@ impl Secrets {
         // As it stands inside of JSON, too.
         let in_json = |name: &str, value: &[u8]| {
             let quoted = serde_json::Value::from(String::from_utf8_lossy(value)).to_string();
-            let inside = quoted[1..quoted.len() - 1].as_bytes().to_vec();
+            let inside = quoted.as_bytes()[1..quoted.len() - 1].to_vec();
             (inside != value).then(|| (name.to_string(), inside))
         };
         Secrets(
