@@ -16,6 +16,8 @@ pub(crate) struct Place {
     pub unread: u16,
     /// Its Python process, once it has one.
     pub python: Option<u32>,
+    /// What that wrote before it ended.
+    pub last_words: Vec<u8>,
     /// The node for whose sake the worker is being killed.
     pub killing: Option<NodeId>,
     /// Deaths since a worker in this place last finished anything.

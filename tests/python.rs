@@ -293,6 +293,9 @@ def fine(x): return x
     let died = "its Python process was killed by SIGSEGV; it has killed 3 Python processes";
     assert_eq!(error(&ended, "fault"), died);
     assert_eq!(space.json("fine").as_array().unwrap().len(), 500);
+    // Where it was when it died.
+    let log = String::from_utf8(space.run(&["logs", "fault"]).expect(0).stdout).unwrap();
+    assert!(log.contains("Segmentation fault") && log.contains("in fault"), "{log}");
     space.expect_nothing_left();
 }
 

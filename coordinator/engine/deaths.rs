@@ -42,6 +42,10 @@ impl Engine<'_> {
                 self.pool.note_worker(pid);
                 Ok(())
             }
+            ToCoordinator::LastWords(worker, words) => {
+                self.state.places[worker.index()].last_words = words;
+                Ok(())
+            }
             ToCoordinator::Zygote(FromZygote::Died { worker, pid, end, python }) => {
                 self.on_died(worker, pid, (end, python))
             }
@@ -86,7 +90,7 @@ impl Engine<'_> {
         });
         let current = stuck.or(current.filter(|current| place.holds(current.node)));
         let running = current.map(|current| current.node);
-        let held = place.abandon();
+        let (held, log) = (place.abandon(), std::mem::take(&mut place.last_words));
         if place.life != Life::Refused {
             place.life = Life::Empty;
         }
@@ -133,7 +137,7 @@ impl Engine<'_> {
                     1 => format!("its {who} {end}"),
                     _ => format!("its {who} {end}; it has killed {times} {all}"),
                 };
-                self.on_trouble(node, Trouble::Crash, message, ran, Vec::new());
+                self.on_trouble(node, Trouble::Crash, message, ran, log);
             }
         }
         Ok(())

@@ -218,6 +218,8 @@ pub enum ToCoordinator {
     Born(WorkerId, u32),
     /// A worker has a Python process now, with this id.
     Python(WorkerId, u32),
+    /// What the Python process of a worker wrote to its descriptors before it ended; the worker ends next.
+    LastWords(WorkerId, Vec<u8>),
     /// From a worker.
     Worker(FromWorker),
     /// From the zygote.

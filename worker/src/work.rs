@@ -319,7 +319,11 @@ impl<'a> Worker<'a> {
                 let suspects: Vec<NodeId> = self.python.tasks().iter().map(|task| task.node).collect();
                 match suspects.as_slice() {
                     // Whoever hears of our end looks here for what was running.
-                    [alone] => self.pulse.begin(*alone, sys::now_ns()),
+                    [alone] => {
+                        self.pulse.begin(*alone, sys::now_ns());
+                        let words = ToCoordinator::LastWords(self.id, self.python.last_words());
+                        self.outbox.send(Frame(codec::encode(&words)))?;
+                    }
                     several => {
                         self.pulse.end();
                         for node in several {

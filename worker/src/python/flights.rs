@@ -172,6 +172,16 @@ impl<'a> Flights<'a> {
         }
     }
 
+    /// What the process wrote to its descriptors before it ended.
+    pub fn last_words(&mut self) -> Vec<u8> {
+        if let Some(child) = &mut self.child {
+            child.drain(&mut self.printed);
+        }
+        let mut words = std::mem::replace(&mut self.printed, Log::new(LOG_MAX_BYTES / 2)).finish();
+        self.attached.secrets.hide(&mut words);
+        words
+    }
+
     /// Every answer that has begun to arrive.
     fn answers(&mut self) -> Result<Vec<Ended>, Gone> {
         let mut ended = Vec::new();

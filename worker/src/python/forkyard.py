@@ -981,7 +981,7 @@ def _zygote(control):
     global _is_node
     _is_node = True
     # These are needed in every child: loaded here, they are shared.
-    import difflib, fcntl, hashlib, importlib.util, mmap, select, signal, traceback  # noqa: F401, E401
+    import difflib, faulthandler, fcntl, hashlib, importlib.util, mmap, select, signal, traceback  # noqa: F401, E401
 
     try:
         import ctypes
@@ -1060,6 +1060,7 @@ def _child(control, fds, libc, concurrent):
     """The life of a child. It ends with its worker, by the kernel: a pipe that only the worker holds open sends it
     SIGKILL when it closes."""
     global _asks, _pid
+    import faulthandler
     import fcntl
     import select
     import signal
@@ -1078,6 +1079,7 @@ def _child(control, fds, libc, concurrent):
         os.dup2(printed, 1)
         os.dup2(printed, 2)
         os.close(printed)
+        faulthandler.enable(file=2, all_threads=False)  # where it was, if it is killed by its own fault
         sys.stdout, sys.stderr = _Stream(1), _Stream(2)
         numpy = sys.modules.get("numpy")
         if numpy is not None and "numpy.random" in sys.modules:
