@@ -61,7 +61,8 @@ class _Task:
         self.node = message["n"]
         self.attempt = message["a"]
         self.item = message["i"] if "i" in message else _load(references["item"]) if "item" in references else None
-        self.inputs = _Inputs({name[7:]: at for name, at in references.items() if name.startswith("inputs.")})
+        inputs = {name[7:]: at for name, at in references.items() if name.startswith("inputs.")} if references else None
+        self.inputs = _Inputs(inputs) if inputs else _NO_INPUTS
         self.artifacts = message.get("A") or ()
         self.results = message.get("r") or {}
         self.writes = {}
@@ -101,6 +102,7 @@ def _carry_context():
         return submit(executor, contextvars.copy_context().run, function, *arguments, **named)
 
     threading.Thread.start, ThreadPoolExecutor.submit = start_in_context, submit_in_context
+    os.chdir = _noted_chdir
 
 
 def __getattr__(name):
@@ -128,6 +130,9 @@ class _Inputs(Mapping):
 
     def __len__(self):
         return len(self._at)
+
+
+_NO_INPUTS = _Inputs({})
 
 
 def artifact(name):
@@ -591,7 +596,8 @@ def _told(error):
 
 
 def _answer(task, outcome, start):
-    """The reply of a task: a header and the pieces after it. `outcome` is what it returned, or (status, text)."""
+    """The reply of a task, a header and the pieces after it; its size, how long it took, and whether it is done. `outcome` is
+    what the function returned, or a failure."""
     status, kind, value = OK, JSON, ()
     if type(outcome) is _Failed:
         status, text = outcome.status, outcome.text
@@ -610,10 +616,10 @@ def _answer(task, outcome, start):
     if status != OK:
         kind, value = JSON, (_hide(text.encode("utf-8", "backslashreplace"))[:ERROR_MAX],)
     log = task.log.bytes()
-    length = sum(len(piece) for piece in value)
+    length = len(value[0]) if len(value) == 1 else sum(len(piece) for piece in value)
     end = time.monotonic_ns()
     header = _REPLY.pack(task.node, status, kind, 0, start, end - start, length, len(writes), len(log))
-    return (header, *value, writes, log), end - start, status == OK
+    return (header, *value, writes, log), len(header) + length + len(writes) + len(log), end - start, status == OK
 
 
 class _Failed:
@@ -649,12 +655,18 @@ def _run(message):
     answer = _answer(task, outcome, start)
     task.has_ended = True
     _of_context.reset(before)
-    if os.getcwd() != _home:
-        os.chdir(_home)
+    if _away:
+        _away.clear()
+        _chdir(_home)
     return answer
 
 
-_home = os.getcwd()
+_home, _chdir, _away = os.getcwd(), os.chdir, []
+
+
+def _noted_chdir(path):
+    _chdir(path)
+    _away.append(path)
 
 
 async def _awaited(it):
@@ -665,14 +677,13 @@ def _run_group(messages, send):
     """Runs tasks one after the other, up to the first that fails. Answers of quick ones travel together."""
     pending, held = [], 0
     for left in range(len(messages) - 1, -1, -1):
-        pieces, took, good = _run(messages[-1 - left])
+        pieces, size, took, good = _run(messages[-1 - left])
         if took > QUICK_NS:
             _kill_children()
         if not good and left:
             header = bytearray(pieces[0])
             struct.pack_into("<H", header, 6, left)
             pieces = (header, *pieces[1:])
-        size = sum(len(piece) for piece in pieces)
         if size > FLUSH_BYTES:
             send(pending)
             for piece in pieces:
@@ -817,7 +828,7 @@ def _serve_concurrently(wire):
             outcome = _Failed(CANCELLED, "cancelled")
         except BaseException as error:
             outcome = _Failed(*_failure(error))
-        pieces, _, _ = _answer(task, outcome, start)
+        pieces, _, _, _ = _answer(task, outcome, start)
         task.has_ended = True
         lanes.pop(task.node, None)
         if not lanes:
