@@ -16,7 +16,7 @@ use super::settings::{ArtifactEntry, Settings};
 use super::source::Source;
 use super::used::Used;
 use super::words::{check_id, did_you_mean, nearest};
-use crate::code::{Finder, NotFound};
+use crate::code::Finder;
 use crate::expr::{Scope, Uses};
 use crate::graph::GraphBuilder;
 use crate::names::Names;
@@ -274,7 +274,7 @@ impl<'a> Builder<'a> {
                 let parsed = parsed.next().expect("BUG: a detail for each node that has one");
                 let mut detail = self.resolve(node, parsed, &published, &mut needs, &mut faults);
                 if self.ops_known.get(self.ops[node.index()]).signature().calls_python()
-                    && let Err(fault) = find_code(&mut finder, &mut detail)
+                    && let Err(fault) = python::find_code(&mut finder, &mut detail)
                 {
                     faults.push((node, fault));
                 }
@@ -615,25 +615,6 @@ impl<'a> Builder<'a> {
         let file = self.file_starts.iter().rev().find(|(first, _)| *first <= node.index());
         let source = &sources[file.expect("BUG: a node before the first file").1];
         source.node_problem(self.places[node.index()], fault)
-    }
-}
-
-/// Finds the code that a node calls.
-fn find_code(finder: &mut Finder, detail: &mut Detail) -> Result<(), Fault> {
-    let constant = |name: &str| {
-        let param = detail.params.iter().find(|(known, _)| known == name);
-        param.and_then(|(_, arg)| if let Arg::Json(json) = arg { Some(json.as_str()) } else { None })
-    };
-    let call: Option<String> = constant("call").and_then(|json| serde_json::from_str(json).ok());
-    let Some(call) = call else { return Ok(()) };
-    let code: Option<Vec<String>> = constant("code").and_then(|json| serde_json::from_str(json).ok());
-    match finder.find(&call, &code.unwrap_or_default(), &detail.dir) {
-        Ok(call) => {
-            detail.call = Some(call);
-            Ok(())
-        }
-        Err(NotFound { code: None, why }) => Err(Fault::at("call", why)),
-        Err(NotFound { code: Some(at), why }) => Err(Fault::new(why).in_item(at).inside("code")),
     }
 }
 

@@ -1,4 +1,5 @@
-//! `[python]` and `[secrets]`: how functions are run, and what nobody else is to see.
+//! Python in a manifest: `[python]` and `[secrets]`, how functions are run and what nobody else is to see, and the code
+//! that nodes call.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,6 +8,8 @@ use serde_json::{Map, Value};
 
 use super::problem::Fault;
 use super::words::did_you_mean;
+use crate::code::{Finder, NotFound};
+use crate::plan::{Arg, Detail};
 
 /// How the Python of a run is started.
 #[derive(Clone, Debug)]
@@ -119,6 +122,25 @@ pub(super) fn secrets(table: &Map<String, Value>) -> Result<Vec<String>, Fault> 
     names.sort();
     names.dedup();
     Ok(names)
+}
+
+/// Finds the code that a node calls.
+pub(super) fn find_code(finder: &mut Finder, detail: &mut Detail) -> Result<(), Fault> {
+    let constant = |name: &str| {
+        let param = detail.params.iter().find(|(known, _)| known == name);
+        param.and_then(|(_, arg)| if let Arg::Json(json) = arg { Some(json.as_str()) } else { None })
+    };
+    let call: Option<String> = constant("call").and_then(|json| serde_json::from_str(json).ok());
+    let Some(call) = call else { return Ok(()) };
+    let code: Option<Vec<String>> = constant("code").and_then(|json| serde_json::from_str(json).ok());
+    match finder.find(&call, &code.unwrap_or_default(), &detail.dir) {
+        Ok(call) => {
+            detail.call = Some(call);
+            Ok(())
+        }
+        Err(NotFound { code: None, why }) => Err(Fault::at("call", why)),
+        Err(NotFound { code: Some(at), why }) => Err(Fault::new(why).in_item(at).inside("code")),
+    }
 }
 
 fn texts(value: &Value) -> Option<Vec<String>> {
