@@ -263,7 +263,8 @@ impl Engine<'_> {
 
     pub(super) fn has_idle_and_behind(&self) -> bool {
         let places = || self.state.places.iter();
-        let idle = places().any(|place| place.is_alive() && place.is_idle());
+        // Also a place whose worker has died since: it can have another one.
+        let idle = places().any(|place| place.is_alive() && place.is_idle() || place.life == Life::Empty);
         idle && places().any(|place| place.in_use().iter().map(|(_, sent)| sent.left()).sum::<usize>() > 1)
     }
 
