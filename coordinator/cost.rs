@@ -1,12 +1,16 @@
-//! How long nodes take, by op: learnt while running, and what follows for the size of a batch.
+//! What nodes take, by op: time, processor time and private memory, learnt while running; and what follows for the size
+//! of a batch.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use forkyard_shared::ids::{NodeId, OpId};
+use forkyard_shared::protocol::Cost;
+use serde::{Deserialize, Serialize};
 
 use crate::code::Call;
 use crate::nodes::Nodes;
+use crate::stats::{Series, Summary};
 
 /// A batch should keep a worker busy for about this long: enough to make a message's cost small, and
 /// little enough that nobody waits for long behind it.
@@ -23,7 +27,10 @@ const QUEUE_SECONDS: f64 = 10e-3;
 /// one of most hops.
 const UNKNOWN_SECONDS: f64 = 1e-3;
 
-/// Durations by kind of node: by op, and of Python by function.
+/// So many measurements of memory are worth more than what an earlier run says.
+const MEASURED_ENOUGH: u64 = 8;
+
+/// What is known by kind of node: by op, and of Python by function.
 pub(crate) struct Costs {
     kinds: Vec<KindCost>,
     names: Vec<String>,
@@ -34,14 +41,43 @@ pub(crate) struct Costs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CostKind(usize);
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct KindCost {
     /// From earlier runs.
-    expected: Option<f64>,
-    /// A moving average of this run.
+    learnt: Option<Learnt>,
+    /// A moving average of this run, in seconds.
     recent: Option<f64>,
-    sum: f64,
-    count: u64,
+    duration_ns: Series,
+    cpu_ns: Series,
+    private: Series,
+    /// The most that one took in this run.
+    private_max: u64,
+    /// Time of tasks whose processor time is known, and that.
+    timed_ns: f64,
+    busy_ns: f64,
+}
+
+/// What one run tells the next of an op.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Learnt {
+    /// Mean time of a node.
+    pub seconds: f64,
+    /// The part of that in which it kept a core busy; 1 is a core, more are several.
+    pub cpu: f64,
+    /// The most private memory that a worker held while it ran one.
+    pub private_bytes: u64,
+}
+
+/// What a run measured of an op.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct OpStats {
+    pub seconds: Summary,
+    /// Of tasks that took long enough to be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_seconds: Option<Summary>,
+    /// The same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub private_bytes: Option<Summary>,
 }
 
 impl Costs {
@@ -49,7 +85,7 @@ impl Costs {
     pub fn new<'n>(
         ops: impl Iterator<Item = &'n str>,
         calls: &[&Rc<Call>],
-        expected: impl Fn(&str) -> Option<f64>,
+        learnt: &BTreeMap<String, Learnt>,
     ) -> Costs {
         let mut names: Vec<String> = ops.map(String::from).collect();
         let mut of_calls = HashMap::new();
@@ -59,8 +95,8 @@ impl Costs {
                 CostKind(names.len() - 1)
             });
         }
-        let kinds = names.iter().map(|name| KindCost { expected: expected(name), ..KindCost::default() });
-        Costs { kinds: kinds.collect(), names, of_calls }
+        let kind = |name: &String| KindCost { learnt: learnt.get(name).copied(), ..KindCost::default() };
+        Costs { kinds: names.iter().map(kind).collect(), names, of_calls }
     }
 
     /// The kind of a node of this op, which calls this function.
@@ -74,12 +110,45 @@ impl Costs {
         self.kind(nodes.op(node), nodes.call(node))
     }
 
-    /// A node of this kind took so long.
-    pub fn learn(&mut self, kind: CostKind, seconds: f64) {
-        let cost = &mut self.kinds[kind.0];
-        cost.recent = Some(cost.recent.map_or(seconds, |recent| 0.8 * recent + 0.2 * seconds));
-        cost.sum += seconds;
-        cost.count += 1;
+    /// A node of this kind took so long, and cost this.
+    pub fn learn(&mut self, kind: CostKind, duration_ns: u64, cost: Option<Cost>) {
+        let known = &mut self.kinds[kind.0];
+        let seconds = duration_ns as f64 / 1e9;
+        known.recent = Some(known.recent.map_or(seconds, |recent| 0.8 * recent + 0.2 * seconds));
+        known.duration_ns.add(duration_ns);
+        let Some(Cost { cpu_ns, private }) = cost else { return };
+        known.cpu_ns.add(cpu_ns);
+        known.timed_ns += duration_ns as f64;
+        known.busy_ns += cpu_ns as f64;
+        if let Some(private) = private {
+            known.private.add(private);
+            self.hold(kind, private);
+        }
+    }
+
+    /// A worker holds this much private memory while it runs a node of this kind.
+    pub fn hold(&mut self, kind: CostKind, private: u64) {
+        let known = &mut self.kinds[kind.0];
+        known.private_max = known.private_max.max(private);
+    }
+
+    /// The most private memory that a worker held while it ran a node of this kind; 0 if nobody knows. Earlier runs
+    /// count until this one has measured enough.
+    pub fn private_max(&self, kind: CostKind) -> u64 {
+        let known = &self.kinds[kind.0];
+        match known.learnt {
+            Some(learnt) if known.private.count() < MEASURED_ENOUGH => {
+                known.private_max.max(learnt.private_bytes)
+            }
+            _ => known.private_max,
+        }
+    }
+
+    /// The part of their time in which nodes of this kind keep a core busy, if anybody knows.
+    pub fn cpu(&self, kind: CostKind) -> Option<f64> {
+        let known = &self.kinds[kind.0];
+        let measured = (known.timed_ns > 0.0).then(|| known.busy_ns / known.timed_ns);
+        measured.or(known.learnt.map(|learnt| learnt.cpu))
     }
 
     /// What a node of this kind probably takes: for the order of nodes.
@@ -90,7 +159,7 @@ impl Costs {
     /// The same, if anything is known of the kind.
     pub fn known(&self, kind: CostKind) -> Option<f64> {
         let cost = &self.kinds[kind.0];
-        cost.recent.or(cost.expected)
+        cost.recent.or(cost.learnt.map(|learnt| learnt.seconds))
     }
 
     /// How many nodes of this kind go into a batch when so many are runnable for so many workers. Only what
@@ -111,10 +180,34 @@ impl Costs {
         self.kinds[kind.0].recent.is_some_and(|seconds| seconds < QUEUE_SECONDS)
     }
 
-    /// Mean seconds of each kind that ran, by the name of its op or function.
-    pub fn means(&self) -> impl Iterator<Item = (&str, f64)> {
-        let ran = self.names.iter().zip(&self.kinds).filter(|(_, cost)| cost.count > 0);
-        ran.map(|(name, cost)| (name.as_str(), cost.sum / cost.count as f64))
+    /// What this run and earlier ones know of each kind, by the name of its op or function.
+    pub fn learnt(&self) -> BTreeMap<String, Learnt> {
+        let of = |kind: usize| {
+            let known = &self.kinds[kind];
+            let seconds = match known.duration_ns.count() {
+                0 => known.learnt?.seconds,
+                _ => known.duration_ns.mean() / 1e9,
+            };
+            // What is too short to be asked is taken to compute.
+            let cpu = self.cpu(CostKind(kind)).unwrap_or(1.0);
+            let before = known.learnt.map_or(0, |learnt| learnt.private_bytes);
+            let private_bytes = if known.private_max > 0 { known.private_max } else { before };
+            Some(Learnt { seconds, cpu, private_bytes })
+        };
+        (0..self.kinds.len()).filter_map(|kind| Some((self.names[kind].clone(), of(kind)?))).collect()
+    }
+
+    /// What this run measured of each kind that ran, by the name of its op or function.
+    pub fn stats(&self) -> BTreeMap<String, OpStats> {
+        let stats = |known: &KindCost| {
+            Some(OpStats {
+                seconds: known.duration_ns.summary(1e9)?,
+                cpu_seconds: known.cpu_ns.summary(1e9),
+                private_bytes: known.private.summary(1.0),
+            })
+        };
+        let all = self.names.iter().zip(&self.kinds);
+        all.filter_map(|(name, known)| Some((name.clone(), stats(known)?))).collect()
     }
 }
 
@@ -124,16 +217,16 @@ mod tests {
 
     #[test]
     fn batches_fit_the_duration() {
-        let mut costs = Costs::new(["noop"].into_iter(), &[], |_| None);
+        let mut costs = Costs::new(["noop"].into_iter(), &[], &BTreeMap::new());
         let op = CostKind(0);
         assert_eq!((costs.batch(op, 1000, 2), costs.may_queue(op)), (1, false));
-        costs.learn(op, 1e-7);
+        costs.learn(op, 100, None);
         assert_eq!((costs.batch(op, 100_000, 2), costs.may_queue(op)), (BATCH_MAX_TASKS, true));
         assert_eq!(costs.batch(op, 100, 2), BATCH_MAX_TASKS, "too little to share");
-        let mut costs = Costs::new(["noop"].into_iter(), &[], |_| None);
-        costs.learn(op, 1e-4);
+        let mut costs = Costs::new(["noop"].into_iter(), &[], &BTreeMap::new());
+        costs.learn(op, 100_000, None);
         assert_eq!((costs.batch(op, 1000, 2), costs.batch(op, 6, 2)), (10, 3));
-        costs.learn(op, 10.0);
+        costs.learn(op, 10_000_000_000, None);
         assert_eq!((costs.batch(op, 1000, 2), costs.may_queue(op)), (1, false));
     }
 }

@@ -103,7 +103,7 @@ impl DryRun {
         let reader = Reader::look(&dir, 0).unwrap_or_else(|_| Reader::of_nothing(&dir, layout));
         let before = latest_summary(&dir.path).unwrap_or_default();
         let calls = plan.calls();
-        let costs = || Costs::new(ops.names(), &calls, |name| before.op_seconds.get(name).copied());
+        let costs = || Costs::new(ops.names(), &calls, &before.learnt);
         let urgencies = urgencies(plan, &costs());
         let mut scheduler = Scheduler::new(&plan.graph, urgencies, &wanted).with_terms(plan.terms());
         plan.races().flat_map(|(_, members)| members).for_each(|member| scheduler.excuse(*member));

@@ -50,6 +50,7 @@ mod schedule;
 mod schedule_tests;
 mod simulate;
 mod state;
+mod stats;
 mod store;
 mod sweep;
 mod text;

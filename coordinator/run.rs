@@ -184,7 +184,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
 
     let before = latest_summary(&dir.path).unwrap_or_default();
     let calls = plan.calls();
-    let costs = Costs::new(ops.names(), &calls, |name| before.op_seconds.get(name).copied());
+    let costs = Costs::new(ops.names(), &calls, &before.learnt);
     let mut scheduler = Scheduler::new(&plan.graph, urgencies(plan, &costs), wanted).with_terms(plan.terms());
     plan.races().flat_map(|(_, members)| members).for_each(|member| scheduler.excuse(*member));
     // Started only as there is work for them: items and generated nodes are not counted yet.
@@ -290,8 +290,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     let (ending, peak) = (engine.state.ending.clone(), engine.state.peak_private_bytes);
     let durable = engine.writer.durable();
     let (cache_hits, cache_misses) = (engine.state.cache.hits, engine.state.cache.misses);
-    let op_seconds: BTreeMap<String, f64> =
-        engine.costs.means().map(|(name, s)| (name.to_string(), s)).collect();
+    let (ops_measured, learnt) = (engine.costs.stats(), engine.costs.learnt());
     let nodes = engine.scheduler.wanted();
     let context = if engine.contexts.are_used() { Some(engine.contexts.at_end()) } else { None };
     drop(engine);
@@ -314,7 +313,8 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         cache_misses,
         peak_private_bytes: peak,
         artifact_bytes: artifacts.iter().map(|artifact| artifact.bytes).sum(),
-        op_seconds: before.op_seconds.into_iter().chain(op_seconds).collect(),
+        ops: ops_measured,
+        learnt: before.learnt.into_iter().chain(learnt).collect(),
     };
     let vars = || plan.vars.iter().map(|(name, json)| (name.clone(), json.clone().into_bytes())).collect();
     let context = context.unwrap_or_else(|| Ok(vars())).and_then(|vars| context_file::write(&vars));

@@ -57,11 +57,11 @@ impl Engine<'_> {
     }
 
     pub(super) fn on_completion(&mut self, worker: WorkerId, completion: Completion) {
-        let Completion { node, started_ns, duration_ns, outcome, writes, generates, log } = completion;
+        let Completion { node, started_ns, duration_ns, outcome, writes, generates, log, cost } = completion;
         let ran = Ran { worker, started_ns, duration_ns };
         if !matches!(&outcome, Err(failure) if failure.cause == Cause::Suspect) {
             self.state.suspects.remove(&node);
-            self.costs.learn(self.costs.kind_of(&self.nodes, node), duration_ns as f64 / 1e9);
+            self.costs.learn(self.costs.kind_of(&self.nodes, node), duration_ns, cost);
         }
         self.leave(node);
         if !self.is_taken(node) {

@@ -172,7 +172,7 @@ impl Report {
     pub fn run_finished(&mut self, run: u64, summary: &RunSummary) {
         let mut fields = serde_json::to_value(summary).expect("a summary is plain data");
         if let Some(fields) = fields.as_object_mut() {
-            fields.remove("op_seconds");
+            fields.remove("learnt");
             fields.insert("run".into(), run.into());
         }
         self.event("run_finished", fields);

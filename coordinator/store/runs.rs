@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::cost::{Learnt, OpStats};
+
 /// The directory of one run.
 pub(crate) struct RunDir {
     pub id: u64,
@@ -60,9 +62,12 @@ pub(crate) struct RunSummary {
     pub cache_misses: u64,
     pub peak_private_bytes: u64,
     pub artifact_bytes: u64,
-    /// Mean seconds of a node, by op: what the next run expects.
+    /// What this run measured, by op or Python function.
     #[serde(default)]
-    pub op_seconds: BTreeMap<String, f64>,
+    pub ops: BTreeMap<String, OpStats>,
+    /// What the next run expects, of ops that this one did not run too.
+    #[serde(default)]
+    pub learnt: BTreeMap<String, Learnt>,
 }
 
 impl RunSummary {

@@ -260,6 +260,17 @@ pub struct Completion {
     pub generates: bool,
     /// What a command wrote to stderr.
     pub log: Vec<u8>,
+    /// What it cost, if it took long enough to be asked.
+    pub cost: Option<Cost>,
+}
+
+/// What a task took of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Encode, Decode)]
+pub struct Cost {
+    /// Nanoseconds of processor time, of commands that ended too.
+    pub cpu_ns: u64,
+    /// The most private memory that its process held meanwhile, with page tables, in bytes; of a command nobody knows.
+    pub private: Option<u64>,
 }
 
 /// Why a task failed.

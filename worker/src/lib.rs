@@ -4,6 +4,7 @@
 mod attach;
 mod command;
 mod log;
+mod meter;
 mod op;
 mod ops;
 pub mod params;

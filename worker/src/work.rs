@@ -10,7 +10,7 @@ use forkyard_shared::codec::{self, Frame};
 use forkyard_shared::ids::{NodeId, WorkerId};
 use forkyard_shared::mapping::PulsePage;
 use forkyard_shared::protocol::{
-    Batch, Cause, Completion, ERROR_MAX_BYTES, FLUSH_BYTES, Failure, FromWorker, FromZygote, LOG_MAX_BYTES,
+    Batch, Cause, Completion, Cost, ERROR_MAX_BYTES, FLUSH_BYTES, Failure, FromWorker, FromZygote, LOG_MAX_BYTES,
     Task as Message, ToCoordinator, ToWorker, WorkerEnds, Writes,
 };
 use forkyard_shared::sys;
@@ -19,6 +19,7 @@ use ipc_channel::ipc::{IpcReceiver, IpcSender};
 use ipc_channel::{IpcError, TryRecvError};
 
 use crate::attach::Attached;
+use crate::meter::Meter;
 use crate::op::{Failed, Output};
 use crate::python::{Ended, Flights, Gone, NoChild, Unsent};
 use crate::reap;
@@ -55,7 +56,10 @@ pub(crate) struct Worker<'a> {
     doorbell: OwnedFd,
     pending: Vec<Completion>,
     pending_bytes: usize,
+    meter: Meter,
     python: Flights<'a>,
+    /// That of the Python process, once there is one.
+    python_meter: Option<Meter>,
     /// What a Python task took lately.
     python_ns: u64,
     /// Messages about tasks that run beside others, read since the last report of such.
@@ -104,7 +108,9 @@ impl<'a> Worker<'a> {
             doorbell,
             pending,
             pending_bytes,
+            meter: Meter::of_this(),
             python,
+            python_meter: None,
             python_ns: 0,
             read: 0,
         })
@@ -151,7 +157,8 @@ impl<'a> Worker<'a> {
             nix::unistd::read(&self.doorbell, &mut [0; 8]).ok();
         }
         for ended in ended {
-            self.put(ended.node, ended.started_ns, ended.duration_ns, ended.attempt);
+            // Others ran beside it: whose the time and the memory were, nobody can tell.
+            self.put((ended.node, ended.started_ns, ended.duration_ns), ended.attempt, None);
             if self.pending_bytes > FLUSH_BYTES {
                 self.report_begun()?;
             }
@@ -178,6 +185,7 @@ impl<'a> Worker<'a> {
         let mut tasks: Vec<Option<Message>> = batch.tasks.into_iter().map(Some).collect();
         let mut returned = 0;
         let mut now = sys::now_ns();
+        self.meter.start();
         while let Some(index) = self.pulse.claim(slot, number) {
             let message = tasks[usize::from(index)].take().expect("BUG: a task that is claimed twice");
             if self.ops.get(message.op).signature().calls_python() {
@@ -192,16 +200,18 @@ impl<'a> Worker<'a> {
             self.pulse.end();
             now = sys::now_ns();
             let duration_ns = now - started_ns;
+            let mut cost = None;
             if duration_ns > REPORT_AT_ONCE_NS {
                 // What a command left running must not outlive its task. (Starting one takes longer
                 // than this, so that short tasks need not ask.)
                 reap::kill_children();
+                cost = Some(self.meter.read(duration_ns));
             }
             if attempt.outcome.is_err() {
                 // Later tasks of the batch may depend on this one: the coordinator decides anew.
                 returned = self.pulse.take_back(slot, number).len() as u16;
             }
-            self.put(message.node, started_ns, duration_ns, attempt);
+            self.put((message.node, started_ns, duration_ns), attempt, cost);
             if duration_ns > REPORT_AT_ONCE_NS || self.pending_bytes > FLUSH_BYTES {
                 self.report(Some(number), std::mem::take(&mut returned))?;
             }
@@ -245,6 +255,8 @@ impl<'a> Worker<'a> {
             return Err(stop);
         }
         self.pulse.begin(group[0].node, sys::now_ns());
+        let alone = group.len() == 1;
+        self.python_meter.iter_mut().for_each(Meter::start);
         let unsent = self.python.hand_over_in_order(group);
         let (mut left, mut failed, mut slow) = (0, false, false);
         while !self.python.tasks().is_empty() {
@@ -253,7 +265,10 @@ impl<'a> Worker<'a> {
                 left += ended.left;
                 failed |= ended.attempt.outcome.is_err();
                 slow |= ended.duration_ns > REPORT_AT_ONCE_NS;
-                self.put(ended.node, ended.started_ns, ended.duration_ns, ended.attempt);
+                let meter = self.python_meter.as_mut();
+                let meter = meter.filter(|_| alone && ended.duration_ns > REPORT_AT_ONCE_NS);
+                let cost = meter.map(|meter| meter.read(ended.duration_ns));
+                self.put((ended.node, ended.started_ns, ended.duration_ns), ended.attempt, cost);
                 if self.pending_bytes > FLUSH_BYTES {
                     self.report(Some(number), 0)?;
                 }
@@ -266,7 +281,7 @@ impl<'a> Worker<'a> {
         match unsent {
             Some(Unsent { message, failure, after }) if !failed => {
                 let attempt = Attempt::of(&Task::new(&message, self.attached), Err(failure));
-                self.put(message.node, sys::now_ns(), 0, attempt);
+                self.put((message.node, sys::now_ns(), 0), attempt, None);
                 (left, failed) = (after, true);
             }
             Some(Unsent { after, .. }) => left += 1 + after,
@@ -288,7 +303,7 @@ impl<'a> Worker<'a> {
         self.start_python()?;
         for (message, failed) in self.python.hand_over(tasks) {
             let attempt = Attempt::of(&Task::new(&message, self.attached), Err(failed));
-            self.put(message.node, sys::now_ns(), 0, attempt);
+            self.put((message.node, sys::now_ns(), 0), attempt, None);
         }
         self.report_begun()
     }
@@ -299,7 +314,11 @@ impl<'a> Worker<'a> {
             return Ok(());
         }
         let news = match self.python.start() {
-            Ok(()) => ToCoordinator::Python(self.id, self.python.pid().unwrap_or_default()),
+            Ok(()) => {
+                let pid = self.python.pid().unwrap_or_default();
+                self.python_meter = Some(Meter::of(pid));
+                ToCoordinator::Python(self.id, pid)
+            }
             Err(NoChild::Gone) => return Err(Stop::PythonEnded),
             Err(NoChild::Refused(why)) => ToCoordinator::Zygote(FromZygote::ForkFailed(self.id, why)),
         };
@@ -328,7 +347,7 @@ impl<'a> Worker<'a> {
                         self.pulse.end();
                         for node in several {
                             let failure = Failure { message: String::new(), cause: Cause::Suspect };
-                            self.put(*node, sys::now_ns(), 0, Attempt::failed(failure));
+                            self.put((*node, sys::now_ns(), 0), Attempt::failed(failure), None);
                         }
                     }
                 }
@@ -339,12 +358,17 @@ impl<'a> Worker<'a> {
     }
 
     /// A task has ended: the coordinator is told with the next report.
-    fn put(&mut self, node: NodeId, started_ns: u64, duration_ns: u64, attempt: Attempt) {
+    fn put(
+        &mut self,
+        (node, started_ns, duration_ns): (NodeId, u64, u64),
+        attempt: Attempt,
+        cost: Option<Cost>,
+    ) {
         let Attempt { outcome, writes, generates, log } = attempt;
         let written: usize =
             writes.iter().map(|(key, json)| 8 + key.len() + json.as_ref().map_or(0, Vec::len)).sum();
         self.pending_bytes += 64 + log.len() + inline_bytes(&outcome) + written;
-        self.pending.push(Completion { node, started_ns, duration_ns, outcome, writes, generates, log });
+        self.pending.push(Completion { node, started_ns, duration_ns, outcome, writes, generates, log, cost });
     }
 
     fn report_begun(&mut self) -> Result<(), Stop> {

@@ -1,0 +1,130 @@
+//! What tasks cost: processor time, and the most private memory that their process held. Knows no task: it measures from
+//! one reading to the next.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use forkyard_shared::protocol::Cost;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
+
+/// A task that took less than this is not asked for its memory: asking costs some 20 us.
+const MEMORY_FROM_NS: u64 = 3_000_000;
+
+/// Measures one process.
+pub(crate) struct Meter {
+    clock: Option<ClockId>,
+    /// Whether what it has started and waited for is its own doing.
+    counts_children: bool,
+    status: Option<File>,
+    peaks: Option<File>,
+    /// What it had from the process that forked it: nobody pays for that twice.
+    inherited: u64,
+    cpu_ns: u64,
+}
+
+impl Meter {
+    /// Measures this process and what it starts.
+    pub fn of_this() -> Meter {
+        Meter::new(ClockId::CLOCK_PROCESS_CPUTIME_ID.into(), std::process::id(), true)
+    }
+
+    /// Measures another process, which has just been forked.
+    pub fn of(pid: u32) -> Meter {
+        Meter::new(clock_getcpuclockid(Pid::from_raw(pid as i32)).ok(), pid, false)
+    }
+
+    fn new(clock: Option<ClockId>, pid: u32, counts_children: bool) -> Meter {
+        let status = File::open(format!("/proc/{pid}/status")).ok();
+        let peaks = File::options().write(true).open(format!("/proc/{pid}/clear_refs")).ok();
+        let mut meter = Meter { clock, counts_children, status, peaks, inherited: 0, cpu_ns: 0 };
+        meter.inherited = meter.held().map_or(0, |held| held.now);
+        meter.cpu_ns = meter.cpu_now();
+        meter
+    }
+
+    /// What comes next is measured on its own.
+    pub fn start(&mut self) {
+        self.cpu_ns = self.cpu_now();
+    }
+
+    /// What a task cost that has ended after so long.
+    pub fn read(&mut self, duration_ns: u64) -> Cost {
+        let now = self.cpu_now();
+        let cpu_ns = now.saturating_sub(std::mem::replace(&mut self.cpu_ns, now));
+        let held = if duration_ns >= MEMORY_FROM_NS { self.held() } else { None };
+        if held.is_some() {
+            // The next peak starts from here. Without this a peak is that of all tasks so far.
+            self.peaks.as_ref().and_then(|peaks| peaks.write_at(b"5", 0).ok());
+        }
+        Cost { cpu_ns, private: held.map(|held| held.peak.saturating_sub(self.inherited)) }
+    }
+
+    fn cpu_now(&self) -> u64 {
+        let clock = self.clock.and_then(|clock| clock_gettime(clock).ok());
+        let own = clock.map_or(0, |time| time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64);
+        if !self.counts_children {
+            return own;
+        }
+        let waited_for = getrusage(UsageWho::RUSAGE_CHILDREN).map_or(0, |usage| {
+            let [user, system] = [usage.user_time(), usage.system_time()];
+            ((user.tv_sec() + system.tv_sec()) * 1_000_000 + user.tv_usec() + system.tv_usec()) as u64 * 1000
+        });
+        own + waited_for
+    }
+
+    fn held(&self) -> Option<Held> {
+        let mut text = [0; 4096];
+        let len = self.status.as_ref()?.read_at(&mut text, 0).ok()?;
+        Held::parse(&String::from_utf8_lossy(&text[..len]))
+    }
+}
+
+/// Private memory in bytes, with page tables.
+#[derive(Debug, PartialEq)]
+struct Held {
+    now: u64,
+    peak: u64,
+}
+
+impl Held {
+    /// Out of `/proc/PID/status`. The kernel keeps the peak of all pages only; those of files stay mapped, so what has
+    /// gone since the peak was private.
+    fn parse(status: &str) -> Option<Held> {
+        let bytes = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+        };
+        let now = bytes("RssAnon:")? + bytes("VmPTE:")?;
+        let gone = bytes("VmHWM:")?.saturating_sub(bytes("VmRSS:")?);
+        Some(Held { now, peak: now + gone })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_freed_again_counts_at_its_peak() {
+        let status = "VmHWM:\t 900 kB\nVmRSS:\t 500 kB\nRssAnon:\t 100 kB\nRssFile:\t 400 kB\nVmPTE:\t 8 kB\n";
+        assert_eq!(Held::parse(status), Some(Held { now: 108 << 10, peak: 508 << 10 }));
+        assert_eq!(Held::parse("VmRSS:\t 500 kB\n"), None, "a kernel that does not tell");
+    }
+
+    #[test]
+    fn work_and_memory_are_seen_and_not_seen_twice() {
+        let mut meter = Meter::of_this();
+        let mut held: Vec<u8> = Vec::with_capacity(64 << 20);
+        held.resize(64 << 20, 1);
+        std::hint::black_box(&held);
+        drop(held);
+        let cost = meter.read(MEMORY_FROM_NS);
+        assert!(cost.private.is_some_and(|bytes| bytes >= 64 << 20), "{cost:?}");
+        assert!(cost.cpu_ns > 0);
+        // Other tests run beside this one, in this process.
+        let quick = meter.read(MEMORY_FROM_NS - 1);
+        assert_eq!(quick.private, None);
+    }
+}
