@@ -5,7 +5,9 @@
 //! group they moved to. Killing groups instead would miss exactly those.
 
 use std::fs;
+use std::path::Path;
 
+use forkyard_shared::processes;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -49,34 +51,16 @@ fn was_killed(child: Pid) -> bool {
 
 fn children() -> Vec<Pid> {
     match fs::read_to_string("/proc/thread-self/children") {
-        Ok(list) => list.split_whitespace().filter_map(parse_pid).collect(),
+        Ok(list) => list.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw).collect(),
         // A kernel without CONFIG_PROC_CHILDREN.
         Err(_) => children_by_scan(),
     }
 }
 
 fn children_by_scan() -> Vec<Pid> {
-    let me = Pid::this();
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = processes.filter_map(|entry| parse_pid(entry.file_name().to_str()?));
-    // A process that ends while we look has no parent to read.
-    pids.filter(|pid| {
-        let stat = fs::read(format!("/proc/{pid}/stat"));
-        stat.is_ok_and(|stat| parent_in(&stat) == Some(me))
-    })
-    .collect()
-}
-
-/// The parent in a line of `/proc/PID/stat`: `PID (NAME) STATE PARENT ...`. The name may hold anything,
-/// parentheses and broken UTF-8 too.
-fn parent_in(stat: &[u8]) -> Option<Pid> {
-    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
-    let fields = str::from_utf8(&stat[name_end + 1..]).ok()?;
-    parse_pid(fields.split_whitespace().nth(1)?)
-}
-
-fn parse_pid(text: &str) -> Option<Pid> {
-    text.parse().ok().map(Pid::from_raw)
+    let me = std::process::id();
+    let ours = processes::parents(Path::new("/proc")).filter(|(_, parent)| *parent == me);
+    ours.map(|(child, _)| Pid::from_raw(child as i32)).collect()
 }
 
 #[cfg(test)]
@@ -126,11 +110,5 @@ mod tests {
         child.kill().unwrap();
         assert_eq!(child.wait().unwrap().signal(), Some(9));
         assert!(!children_by_scan().contains(&pid(&child)));
-    }
-
-    #[test]
-    fn the_parent_is_found_behind_any_name() {
-        assert_eq!(parent_in(b"12 (a) S 99 (\xff) R 7 12 12"), Some(Pid::from_raw(7)));
-        assert_eq!(parent_in(b"12 (a"), None);
     }
 }
