@@ -37,6 +37,8 @@ mod graph;
 mod init;
 mod key;
 mod manifest;
+#[allow(dead_code, unused_imports, reason = "the memory guard and `doctor` come next")]
+mod memory;
 mod names;
 mod nodes;
 mod only;

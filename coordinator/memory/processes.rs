@@ -1,0 +1,104 @@
+//! What a process has for itself: memory, and time in which it wanted a core and had none.
+
+use std::collections::HashMap;
+use std::fs;
+
+use forkyard_shared::processes;
+
+use super::machine::{Machine, kilobytes};
+
+/// Memory that would be free without a process.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Private {
+    /// Pages of no file. Those that a fork left shared with other processes are counted in each of them.
+    pub anonymous: u64,
+    pub page_tables: u64,
+}
+
+impl Private {
+    pub fn bytes(&self) -> u64 {
+        self.anonymous + self.page_tables
+    }
+}
+
+impl Machine {
+    /// What a process has for itself, cheaply: from counters. None if it has ended.
+    pub fn private_of(&self, pid: u32) -> Option<Private> {
+        // One file, instead of `statm` (resident - shared is the same number) beside it.
+        let status = fs::read_to_string(self.proc(&format!("{pid}/status"))).ok()?;
+        let bytes = |name| kilobytes(&status, name);
+        Some(Private { anonymous: bytes("RssAnon:")?, page_tables: bytes("VmPTE:")? })
+    }
+
+    /// The pages that no other process has: exact after a fork too, but the kernel looks at every page for it.
+    pub fn exact_private(&self, pid: u32) -> Option<u64> {
+        let rollup = fs::read_to_string(self.proc(&format!("{pid}/smaps_rollup"))).ok()?;
+        let private = rollup.lines().filter(|line| line.starts_with("Private_"));
+        let bytes = private.filter_map(|line| kilobytes(line, line.split_once(' ')?.0));
+        bytes.reduce(|a, b| a + b)
+    }
+
+    /// All processes by their parent.
+    pub fn children(&self) -> HashMap<u32, Vec<u32>> {
+        let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+        for (pid, parent) in processes::parents(&self.proc("")) {
+            children.entry(parent).or_default().push(pid);
+        }
+        children
+    }
+
+    /// For how many nanoseconds the threads that a process has now have run, and for how many they waited for a core.
+    pub fn schedstat(&self, pid: u32) -> Option<(u64, u64)> {
+        let threads = fs::read_dir(self.proc(&format!("{pid}/task"))).ok()?.flatten();
+        let times = threads.filter_map(|thread| {
+            let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            let mut numbers = text.split_whitespace().map(|number| number.parse::<u64>().ok());
+            Some((numbers.next()??, numbers.next()??))
+        });
+        times.reduce(|a, b| (a.0 + b.0, a.1 + b.1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::machine::captured;
+    use super::*;
+
+    #[test]
+    fn what_a_process_has_for_itself() {
+        let machine = captured("v1-nested");
+        let private = machine.private_of(41).unwrap();
+        assert_eq!(private, Private { anonymous: 5000 << 10, page_tables: 548 << 10 });
+        assert_eq!(private.bytes(), 5548 << 10);
+        assert_eq!(machine.exact_private(41), Some(3000 << 10));
+        assert_eq!(machine.schedstat(41), Some((1500, 250)));
+        // One that has ended and was not waited for, one that is not there, and nonsense.
+        assert_eq!((machine.private_of(43), machine.private_of(99)), (None, None));
+        assert_eq!((machine.exact_private(43), machine.schedstat(43)), (None, None));
+        let garbled = captured("garbled");
+        assert_eq!(
+            (garbled.private_of(8), garbled.exact_private(8), garbled.schedstat(8)),
+            (None, None, None)
+        );
+    }
+
+    #[test]
+    fn children_are_found_by_one_scan() {
+        let mut children = captured("v1-nested").children();
+        children.values_mut().for_each(|children| children.sort());
+        assert_eq!(
+            children,
+            HashMap::from([(0, vec![1]), (1, vec![39]), (39, vec![40]), (40, vec![41, 43])])
+        );
+        assert!(captured("garbled").children().is_empty());
+    }
+
+    #[test]
+    fn this_very_process_is_seen() {
+        let (machine, pid) = (Machine::here(), std::process::id());
+        assert!(machine.private_of(pid).unwrap().page_tables > 0);
+        assert!(machine.exact_private(pid).unwrap() > 0);
+        assert!(machine.schedstat(pid).unwrap().0 > 0);
+        assert!(machine.children()[&std::os::unix::process::parent_id()].contains(&pid));
+    }
+}
