@@ -33,6 +33,8 @@ struct Tries {
     errors: u32,
     timeouts: u32,
     crashes: u32,
+    /// How often it was killed because memory was short.
+    memory: u32,
     /// How often it asked to be run later.
     waits: u32,
 }
@@ -85,11 +87,23 @@ impl Attempts {
         tries.waits <= LATER_MAX
     }
 
+    /// The node was killed for no fault of its own.
+    pub fn note_memory(&mut self, node: NodeId) {
+        self.tries.entry(node).or_default().memory += 1;
+    }
+
+    /// The node is settled.
+    pub fn forget(&mut self, node: NodeId) {
+        if !self.tries.is_empty() {
+            self.tries.remove(&node);
+        }
+    }
+
     /// The number of the attempt that runs or comes next, from 1.
     pub fn number(&self, node: NodeId) -> u32 {
         self.tries
             .get(&node)
-            .map_or(1, |tries| 1 + tries.errors + tries.timeouts + tries.crashes + tries.waits)
+            .map_or(1, |tries| 1 + tries.errors + tries.timeouts + tries.crashes + tries.memory + tries.waits)
     }
 
     /// How often the node has killed its worker.

@@ -30,6 +30,9 @@ const UNKNOWN_SECONDS: f64 = 1e-3;
 /// So many measurements of memory are worth more than what an earlier run says.
 const MEASURED_ENOUGH: u64 = 8;
 
+/// Nobody knows what a node takes to the byte.
+const UNDERSTATED_FROM: f64 = 1.25;
+
 /// What is known by kind of node: by op, and of Python by function.
 pub(crate) struct Costs {
     kinds: Vec<KindCost>,
@@ -52,6 +55,8 @@ struct KindCost {
     private: Series,
     /// The most that one took in this run.
     private_max: u64,
+    /// By how much nodes that said what they take have taken more.
+    understated: f64,
     /// Time of tasks whose processor time is known, and that.
     timed_ns: f64,
     busy_ns: f64,
@@ -121,8 +126,25 @@ impl Costs {
         known.timed_ns += duration_ns as f64;
         known.busy_ns += cpu_ns as f64;
         if let Some(private) = private {
-            known.private.add(private);
-            self.hold(kind, private);
+            known.private.add(private.peak);
+            self.hold(kind, private.peak);
+        }
+    }
+
+    /// A node of this kind that said it would take so much memory takes this.
+    pub fn compare(&mut self, kind: CostKind, said: u64, takes: u64) {
+        let factor = takes as f64 / said.max(1) as f64;
+        let known = &mut self.kinds[kind.0];
+        if factor > UNDERSTATED_FROM && factor > known.understated {
+            known.understated = factor;
+        }
+    }
+
+    /// What a node of this kind that says it takes so much memory is to be expected to take.
+    pub fn corrected(&self, kind: CostKind, said: u64) -> u64 {
+        match self.kinds[kind.0].understated {
+            0.0 => said,
+            factor => (said as f64 * factor) as u64,
         }
     }
 

@@ -10,7 +10,7 @@ use forkyard_shared::ids::NodeId;
 
 use crate::context_file::Vars;
 use crate::cost::Costs;
-use crate::engine::{Contexts, Engine, Progressing, Watched};
+use crate::engine::{Contexts, Engine, Progressing, Provision, Watched};
 use crate::graph::{Graph, GraphBuilder};
 use crate::init::Runtime;
 use crate::key::Keys;
@@ -131,7 +131,7 @@ impl DryRun {
             pool: &mut pool,
             report: &mut report,
             attach: &mut attach,
-            state: Progressing::new(plan, ops, 1),
+            state: Progressing::new(plan, ops, Provision::none()),
         };
         let (nodes, foreseen, families) = engine.foresee(watched)?;
 

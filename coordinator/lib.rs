@@ -18,6 +18,8 @@
 //! }
 //! ```
 
+mod admission;
+mod alerts;
 mod analysis;
 mod artifacts;
 mod attempts;
@@ -28,6 +30,7 @@ mod code;
 mod context_file;
 mod cost;
 mod counts;
+mod crew;
 mod dry_run;
 mod engine;
 mod export;
@@ -37,7 +40,7 @@ mod graph;
 mod init;
 mod key;
 mod manifest;
-#[allow(dead_code, unused_imports, reason = "the memory guard and `doctor` come next")]
+
 mod memory;
 mod names;
 mod nodes;
@@ -45,6 +48,7 @@ mod only;
 mod places;
 mod plan;
 mod pool;
+mod preset;
 mod report;
 mod run;
 mod schedule;

@@ -5,6 +5,8 @@ use std::time::Instant;
 use forkyard_shared::ids::{NodeId, WorkerId};
 use forkyard_shared::pulse::SLOTS;
 
+use crate::engine::Activity;
+
 /// The place of a worker in the pool.
 #[derive(Default)]
 pub(crate) struct Place {
@@ -18,10 +20,33 @@ pub(crate) struct Place {
     pub python: Option<u32>,
     /// What that wrote before it ended.
     pub last_words: Vec<u8>,
-    /// The node for whose sake the worker is being killed.
-    pub killing: Option<NodeId>,
+    /// What that had from the process that forked it, in bytes.
+    pub python_inherited: u64,
+    /// Why the worker is being killed.
+    pub killing: Option<Killing>,
+    /// What it holds, if that is so much that another is to take its place.
+    pub retiring: Option<u64>,
+    /// The node that it runs, and the most private memory that it was seen to hold meanwhile.
+    peak: Option<(NodeId, u64)>,
+    /// Whether it computes or waits.
+    pub activity: Option<Activity>,
     /// Deaths since a worker in this place last finished anything.
     pub barren: u32,
+}
+
+/// Why a worker is killed.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Killing {
+    /// For this node, which took too long or has lost its race.
+    Node(NodeId),
+    /// For all that it runs: the run ends, or nobody knows which it was.
+    Everyone,
+    /// Memory is short; what its worker held, and what was seen.
+    Memory(NodeId, u64, String),
+    /// This node took more memory than it may.
+    Limit(NodeId, String),
+    /// It does nothing, and holds something.
+    Retired,
 }
 
 /// Whether there is a worker in a place.
@@ -57,6 +82,11 @@ pub(crate) struct Sent {
 }
 
 impl Sent {
+    /// The task that runs, or comes next.
+    pub fn running(&self) -> Option<NodeId> {
+        self.nodes.get(self.next).copied()
+    }
+
     /// How many of its tasks have not ended.
     pub fn left(&self) -> usize {
         self.nodes.len() - self.next
@@ -76,6 +106,22 @@ impl Place {
 
     pub fn is_idle(&self) -> bool {
         self.has_no_batch() && self.lanes.is_empty()
+    }
+
+    /// What it runs of its batches.
+    pub fn running(&self) -> Option<NodeId> {
+        self.in_use().first()?.1.running()
+    }
+
+    /// The worker was seen to hold so much while it ran this node.
+    pub fn note_peak(&mut self, node: NodeId, held: u64) {
+        let before = self.peak.filter(|(of, _)| *of == node).map_or(0, |(_, held)| held);
+        self.peak = Some((node, held.max(before)));
+    }
+
+    /// The most that the worker was seen to hold while it ran this node, if it was looked at.
+    pub fn take_peak(&mut self, node: NodeId) -> Option<u64> {
+        self.peak.take_if(|(of, _)| *of == node).map(|(_, held)| held)
     }
 
     pub fn has_no_batch(&self) -> bool {
@@ -118,6 +164,7 @@ impl Place {
     pub fn abandon(&mut self) -> Vec<NodeId> {
         let (slots, lanes) = (std::mem::take(&mut self.slots), std::mem::take(&mut self.lanes));
         (self.unread, self.python) = (0, None);
+        (self.retiring, self.peak, self.activity) = (None, None, None);
         let in_batches = slots.into_iter().flatten().flat_map(|sent| sent.nodes.into_iter().skip(sent.next));
         in_batches.chain(lanes.into_iter().map(|lane| lane.node)).collect()
     }

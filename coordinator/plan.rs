@@ -62,6 +62,10 @@ pub(crate) struct Detail {
     pub priority: i32,
     /// How long it is expected to take.
     pub estimate: Option<Duration>,
+    /// The private memory that a worker is expected to hold while it runs it, in bytes.
+    pub memory: Option<u64>,
+    /// What it may hold at the most.
+    pub memory_limit: Option<u64>,
     /// Where relative paths of a command start.
     pub dir: PathBuf,
     /// What of the state it reads.

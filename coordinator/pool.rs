@@ -28,6 +28,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use parking_lot::Mutex;
 
+use crate::memory::Alarms;
 use crate::{sweep, threads};
 
 /// How long the coordinator looks for the next message before it sleeps.
@@ -41,6 +42,8 @@ pub(crate) enum Event {
     Message(ToCoordinator),
     /// Ctrl-C, or a polite kill.
     Signal(Signal),
+    /// The kernel says that memory gets short.
+    Memory,
     /// The zygote is gone, and with it every worker.
     ZygoteGone,
 }
@@ -97,7 +100,7 @@ pub(crate) struct Pool {
     places: Vec<Option<Line>>,
     /// In the environment of every command of the run.
     token: String,
-    /// Every worker that ever ran.
+    /// Every process of the pool that may be there.
     workers: Vec<Pid>,
     ended: bool,
 }
@@ -131,6 +134,16 @@ impl Pool {
     /// This worker runs.
     pub fn note_worker(&mut self, pid: u32) {
         self.workers.push(Pid::from_raw(pid as i32));
+    }
+
+    /// This worker has ended, and everything below it is gone.
+    pub fn forget_worker(&mut self, pid: u32) {
+        self.workers.retain(|worker| worker.as_raw() != pid as i32);
+    }
+
+    /// The process that forks the workers.
+    pub fn zygote(&self) -> u32 {
+        self.pid.as_raw() as u32
     }
 
     /// Random, and in the environment of every command of this run.
@@ -292,6 +305,21 @@ impl Pool {
                     }
                 }
                 wake();
+            }
+        })?;
+        Ok(())
+    }
+
+    /// From now on it is an event when the kernel says that memory gets short.
+    pub fn watch_memory(&self, alarms: Alarms) -> io::Result<()> {
+        let (noticed, wake) = (self.noticed.clone(), self.waker());
+        threads::start("memory watch", move || {
+            while alarms.wait() {
+                let mut noticed = noticed.lock();
+                if !noticed.iter().any(|event| matches!(event, Event::Memory)) {
+                    noticed.push(Event::Memory);
+                    wake();
+                }
             }
         })?;
         Ok(())

@@ -17,14 +17,17 @@ use nix::sys::signal::Signal;
 use crate::artifacts::{ArtifactProblem, OpenArtifact};
 use crate::context_file;
 use crate::cost::Costs;
-use crate::engine::{Contexts, Engine, Progressing};
+use crate::crew::Crew;
+use crate::engine::{Contexts, Engine, Progressing, Provision};
 use crate::init::Runtime;
 use crate::key::Keys;
 use crate::manifest::{self, ManifestError, OnFailure, PythonSettings, nearest};
+use crate::memory::{Alarms, Machine};
 use crate::nodes::Nodes;
 use crate::only::Only;
 use crate::plan::Plan;
 use crate::pool::{self, Event, Pool};
+use crate::preset::Preset;
 use crate::report::{Report, ReportOptions};
 use crate::schedule::{Scheduler, Urgency};
 use crate::store::{
@@ -42,6 +45,7 @@ pub(crate) struct RunOptions {
     pub given: BTreeMap<String, String>,
     pub store: PathBuf,
     pub workers: Option<usize>,
+    pub preset: Option<&'static Preset>,
     pub only: Only,
     pub refresh: Vec<String>,
     pub keep_going: bool,
@@ -94,6 +98,8 @@ pub enum RunError {
     Open(StoreError),
     /// The store took no more results.
     Store(String),
+    /// It does not fit in memory; the arithmetic.
+    Memory(String),
     /// The pool cannot be started or kept up.
     Pool(String),
     /// The zygote was killed.
@@ -129,7 +135,7 @@ impl fmt::Display for RunError {
             RunError::Artifact(problem) => problem.fmt(f),
             RunError::Open(error) => error.fmt(f),
             RunError::Store(error) => write!(f, "the store takes no more results: {error}"),
-            RunError::Pool(error) => f.write_str(error),
+            RunError::Memory(why) | RunError::Pool(why) => f.write_str(why),
             RunError::ZygoteDied => f.write_str("the zygote, the process that forks the workers, was killed (by hand, or for want of memory); every result that had arrived is stored, run again to go on"),
             RunError::PythonDied(end) => write!(
                 f,
@@ -178,7 +184,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     let (wanted, refresh) = choose(plan, &options.only, &options.refresh)?;
     let artifacts = open_artifacts(plan)?;
 
-    let wanted_layout = plan.settings.layout;
+    let wanted_layout = plan.settings.wanted_layout();
     let (lock, layout) = dir.prepare(wanted_layout.unwrap_or_default()).map_err(RunError::Open)?;
     let lock = &lock;
 
@@ -187,8 +193,10 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     let costs = Costs::new(ops.names(), &calls, &before.learnt);
     let mut scheduler = Scheduler::new(&plan.graph, urgencies(plan, &costs), wanted).with_terms(plan.terms());
     plan.races().flat_map(|(_, members)| members).for_each(|member| scheduler.excuse(*member));
+    let machine = Machine::here();
+    let crew = Crew::of(plan, (options.workers, options.preset), (&artifacts, &costs), &machine)?;
     // Started only as there is work for them: items and generated nodes are not counted yet.
-    let workers = options.workers.unwrap_or_else(cores);
+    let (workers, workers_max) = crew.workers;
 
     let mut report = Report::new(&options.report, start, scheduler.wanted()).map_err(RunError::Usage)?;
     if let Some(warning) = dir.warning(layout) {
@@ -200,9 +208,12 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
             "store {store} was made with layout {kept} and keeps it; for {wanted} give another --store"
         ));
     }
+    if let Some(warning) = &crew.warning {
+        report.say(warning);
+    }
     let zygote = runtime.take_zygote().map_err(RunError::Pool)?;
     let mut pool =
-        Pool::new(zygote, workers).map_err(|error| RunError::Pool(format!("start the pool: {error}")))?;
+        Pool::new(zygote, workers_max).map_err(|error| RunError::Pool(format!("start the pool: {error}")))?;
 
     let internal = |error: std::io::Error| RunError::Pool(format!("make shared memory: {error}"));
     let arena = ArenaWriter::new().map_err(internal)?;
@@ -248,6 +259,8 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         &dir.path.display().to_string(),
     );
     pool.watch_signals().map_err(|error| RunError::Pool(format!("watch for signals: {error}")))?;
+    pool.watch_memory(Alarms::set(&machine))
+        .map_err(|error| RunError::Pool(format!("watch the memory: {error}")))?;
     let writer = Writer::start(&dir, layout, &run_dir, writer_settings(plan, &artifacts, &pool)?)
         .map_err(RunError::Open)?;
 
@@ -264,6 +277,17 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         start_python(plan, pool, report)?;
         tell_mapped(&artifacts, &digests, report);
         Ok(())
+    };
+    let provision = Provision {
+        workers: crew.workers,
+        budget: crew.budget.map(|budget| budget.for_workers()),
+        rooms: crew.rooms,
+        machine,
+        artifacts: artifacts
+            .iter()
+            .filter(|artifact| !artifact.entry.pin)
+            .map(|artifact| artifact.bytes)
+            .sum(),
     };
     let mut engine = Engine {
         nodes: Nodes::new(plan),
@@ -282,13 +306,14 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         pool: &mut pool,
         report: &mut report,
         attach: &mut attach_late,
-        state: Progressing::new(plan, ops, workers),
+        state: Progressing::new(plan, ops, provision),
     };
     let error = engine.run().err();
     engine.keys.save().ok();
     let counts = engine.scheduler.counts();
     let (ending, peak) = (engine.state.ending.clone(), engine.state.peak_private_bytes);
     let durable = engine.writer.durable();
+    let alerts = engine.state.watch.told();
     let (cache_hits, cache_misses) = (engine.state.cache.hits, engine.state.cache.misses);
     let (ops_measured, learnt) = (engine.costs.stats(), engine.costs.learnt());
     let nodes = engine.scheduler.wanted();
@@ -314,6 +339,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         peak_private_bytes: peak,
         artifact_bytes: artifacts.iter().map(|artifact| artifact.bytes).sum(),
         ops: ops_measured,
+        alerts,
         learnt: before.learnt.into_iter().chain(learnt).collect(),
     };
     let vars = || plan.vars.iter().map(|(name, json)| (name.clone(), json.clone().into_bytes())).collect();
@@ -380,11 +406,6 @@ pub(crate) fn urgencies(plan: &Plan, costs: &Costs) -> Vec<Urgency> {
     remaining.map(|(n, remaining)| Urgency { priority: priority(NodeId::new(n)), remaining }).collect()
 }
 
-/// The workers of who does not say how many.
-pub(crate) fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
 /// Has the zygote map the artifacts.
 fn attach(
     plan: &Plan,
@@ -412,7 +433,7 @@ fn attach(
             }
             Some(Event::ZygoteGone) => return Err(RunError::ZygoteDied),
             Some(Event::Signal(signal)) => return Err(RunError::Interrupted(signal)),
-            Some(Event::Message(_)) | None => {}
+            Some(Event::Message(_) | Event::Memory) | None => {}
         }
     }
 }
@@ -434,7 +455,7 @@ fn start_python(plan: &Plan, pool: &Pool, report: &Report) -> Result<(), RunErro
             },
             Some(Event::ZygoteGone) => return Err(RunError::ZygoteDied),
             Some(Event::Signal(signal)) => return Err(RunError::Interrupted(signal)),
-            Some(Event::Message(_)) | None => {}
+            Some(Event::Message(_) | Event::Memory) | None => {}
         }
     }
 }

@@ -57,10 +57,6 @@ impl Series {
         self.mean
     }
 
-    pub fn max(&self) -> u64 {
-        self.max
-    }
-
     /// The value that this part of all are no larger than.
     pub fn quantile(&self, part: f64) -> u64 {
         let wanted = (part * self.count as f64).ceil().max(1.0) as u64;

@@ -17,7 +17,9 @@ pub(crate) enum Timer {
     Share,
     /// A gate may let somebody through.
     Gate(usize),
-    /// Progress is to be shown and memory sampled.
+    /// Workers are to be looked at.
+    Memory,
+    /// Progress is to be shown.
     Tick,
 }
 

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::export::Format;
 use crate::manifest::{parse_duration, parse_size};
+use crate::preset::{PRESETS, Preset};
 use crate::report::EventsWanted;
 use crate::run::MaxFailures;
 
@@ -132,6 +133,9 @@ pub(super) struct Run {
     /// How many worker processes; auto: one a core
     #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = workers)]
     pub workers: WorkerCount,
+    /// Settings that go together: cpu, io, memory or large-data
+    #[arg(long, value_name = "NAME", value_parser = preset)]
+    pub preset: Option<&'static Preset>,
     /// Only these nodes and what they need
     #[arg(long, value_name = "NODE", num_args = 1..)]
     pub only: Vec<String>,
@@ -402,6 +406,11 @@ fn workers(text: &str) -> Result<WorkerCount, String> {
     }
     let count = text.parse().ok().filter(|n| (1..=10_000).contains(n));
     count.map(|n| WorkerCount(Some(n))).ok_or_else(|| "expected auto or a number from 1 to 10000".into())
+}
+
+fn preset(name: &str) -> Result<&'static Preset, String> {
+    let known = PRESETS.map(|preset| preset.name).join(", ");
+    Preset::from_name(name).ok_or_else(|| format!("expected one of {known}"))
 }
 
 fn time_scale(text: &str) -> Result<f64, String> {

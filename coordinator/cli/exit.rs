@@ -68,7 +68,7 @@ impl From<RunError> for Failure {
             RunError::Manifest(_) | RunError::Usage(_) | RunError::Python(_) => Exit::Usage,
             RunError::Artifact(_) => Exit::Artifact,
             RunError::Open(_) | RunError::Store(_) => Exit::Store,
-            RunError::Pool(_) => Exit::Resources,
+            RunError::Memory(_) | RunError::Pool(_) => Exit::Resources,
             RunError::Interrupted(signal) => Exit::Interrupted(*signal),
             RunError::ZygoteDied | RunError::PythonDied(_) | RunError::Internal(_) => Exit::Bug,
         };

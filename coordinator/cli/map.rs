@@ -35,6 +35,7 @@ pub(super) fn map(args: &Map, store: &Path, runtime: &Runtime) -> Result<Exit, F
         given: Default::default(),
         store: store.into(),
         workers: args.workers.0,
+        preset: None,
         only: Only::named(&[]),
         refresh: Vec::new(),
         keep_going: true,

@@ -11,10 +11,10 @@ use serde_json::json;
 use super::args::Plan;
 use super::exit::{Exit, Failure, printed};
 use crate::analysis::{Forecast, Shape, Times};
+use crate::crew::cores;
 use crate::dry_run::{DryRun, Fate};
 use crate::init::Runtime;
 use crate::only::Only;
-use crate::run::cores;
 use crate::text;
 
 pub(super) fn plan(args: &Plan, store: &Path, runtime: &Runtime) -> Result<Exit, Failure> {

@@ -43,6 +43,7 @@ pub(super) fn run(args: &Run, store: &Path, runtime: &Runtime) -> Result<Exit, F
         manifest: args.manifest.clone(),
         store: store.into(),
         workers: args.workers.0,
+        preset: args.preset,
         only,
         refresh: args.refresh.clone(),
         keep_going: args.keep_going,

@@ -15,12 +15,17 @@ use super::dry::Foreseen;
 use super::evaluate::Resolved;
 use super::family::Family;
 use super::gates::Gates;
+use super::guard::Guard;
 use super::lineage::Lineages;
+use super::memory::Memory;
 use super::results::Held;
+use crate::admission::Admission;
+use crate::alerts::Watch;
 use crate::artifacts::OpenArtifact;
 use crate::attempts::Attempts;
 use crate::cost::Costs;
 use crate::key::{Keys, ResultId};
+use crate::memory::{Machine, Rooms};
 use crate::nodes::Nodes;
 use crate::places::Place;
 use crate::plan::{Flow, Plan};
@@ -31,8 +36,8 @@ use crate::schedule::{Scheduler, State};
 use crate::store::{JournalEntry, Layout, Outcome, Reader, RunDir, StoreDir, Writer};
 use crate::timers::{Timer, Timers};
 
-/// How often memory is sampled.
-pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+/// How often progress is told at the least.
+const TICK: Duration = Duration::from_secs(1);
 
 /// A run in progress.
 pub(crate) struct Engine<'a> {
@@ -114,12 +119,37 @@ pub(crate) struct Progressing {
     pub(super) interrupts: u32,
     pub ending: Ending,
     pub peak_private_bytes: u64,
-    pub(super) next_sample: Instant,
+    /// Places there may be at the most.
+    pub(super) workers_max: usize,
+    pub(super) memory: Memory,
+    pub(super) admission: Admission,
+    pub(super) guard: Guard,
+    pub watch: Watch,
+}
+
+/// What a run may take of the machine.
+pub(crate) struct Provision {
+    /// Workers at first, and at the most.
+    pub workers: (usize, usize),
+    /// What they may hold together, if anybody knows.
+    pub budget: Option<u64>,
+    /// What there is at the start.
+    pub rooms: Option<Rooms>,
+    pub machine: Machine,
+    /// Artifacts that are mapped from files.
+    pub artifacts: u64,
+}
+
+impl Provision {
+    /// Nothing, for a run that runs nothing.
+    pub fn none() -> Provision {
+        Provision { workers: (1, 1), budget: None, rooms: None, machine: Machine::here(), artifacts: 0 }
+    }
 }
 
 impl Progressing {
-    pub fn new(plan: &Plan, ops: &Ops, workers: usize) -> Progressing {
-        let mut state = Progressing::empty(plan, workers);
+    pub fn new(plan: &Plan, ops: &Ops, provision: Provision) -> Progressing {
+        let mut state = Progressing::empty(plan, provision);
         state.know(plan, ops, 0);
         state
     }
@@ -155,7 +185,8 @@ impl Progressing {
         self.gates.know(plan, first);
     }
 
-    fn empty(plan: &Plan, workers: usize) -> Progressing {
+    fn empty(plan: &Plan, provision: Provision) -> Progressing {
+        let Provision { workers: (workers, workers_max), budget, rooms, machine, artifacts } = provision;
         Progressing {
             attached: false,
             places: (0..workers).map(|_| Place::default()).collect(),
@@ -164,7 +195,7 @@ impl Progressing {
             sharing: false,
             in_flight: HashMap::new(),
             results: HashMap::new(),
-            cache: Cache::new(plan.settings.cache_bytes),
+            cache: Cache::new(plan.settings.cache()),
             same: HashMap::new(),
             resolved: HashMap::new(),
             families: HashMap::new(),
@@ -192,7 +223,11 @@ impl Progressing {
             interrupts: 0,
             ending: Ending::Complete,
             peak_private_bytes: 0,
-            next_sample: Instant::now(),
+            workers_max,
+            memory: Memory::new(machine, rooms.as_ref(), artifacts),
+            admission: Admission::new(budget, workers),
+            guard: Guard::new(rooms.as_ref()),
+            watch: Watch::new(plan.settings.alerts.clone()),
         }
     }
 }
@@ -202,7 +237,6 @@ impl Engine<'_> {
     /// failed to become so, when this returns.
     pub fn run(&mut self) -> Result<(), RunError> {
         let result = self.turns();
-        self.sample_memory();
         if result.is_err() {
             // Nobody writes any more; if the disk was full, there may be room now for what is in hand.
             self.pool.end();
@@ -223,7 +257,7 @@ impl Engine<'_> {
     }
 
     pub(super) fn turns(&mut self) -> Result<(), RunError> {
-        let tick = self.report.interval().unwrap_or(SAMPLE_EVERY).min(SAMPLE_EVERY);
+        let tick = self.report.interval().unwrap_or(TICK).min(TICK);
         self.state.timers.set(Instant::now() + tick, Timer::Tick);
         loop {
             self.expand();
@@ -255,6 +289,7 @@ impl Engine<'_> {
             match self.pool.next(limit).map_err(RunError::Internal)? {
                 Some(Event::Message(message)) => self.on_message(message)?,
                 Some(Event::Signal(signal)) => self.on_signal(signal),
+                Some(Event::Memory) => self.look_at_memory(Instant::now()),
                 Some(Event::ZygoteGone) => return self.on_zygote_gone(),
                 None => {}
             }
@@ -331,6 +366,10 @@ impl Engine<'_> {
                 error,
             });
         }
+        self.state.attempts.forget(node);
+        self.state.admission.forget(node);
+        self.state.guard.settled(node);
+        self.watch_node(node, outcome, ran);
     }
 }
 

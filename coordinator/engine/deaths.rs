@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use super::core::Engine;
 use crate::attempts::Trouble;
-use crate::places::{self, Life, Place};
+use crate::places::{self, Killing, Life, Place};
 use crate::pool::Event;
 use crate::report::Ran;
 use crate::run::{Ending, RunError};
@@ -19,9 +19,6 @@ use crate::store::Outcome;
 
 /// So many workers may die one after the other in one place without finishing anything.
 const BARREN_MAX: u32 = 10;
-
-/// Stands for no node in particular: the worker is killed because the run is, or for one of several nodes.
-pub(super) const EVERY_NODE: NodeId = NodeId(u32::MAX);
 
 impl Engine<'_> {
     pub(super) fn on_message(&mut self, message: ToCoordinator) -> Result<(), RunError> {
@@ -37,7 +34,9 @@ impl Engine<'_> {
                 self.on_fork_failed(worker, &error)
             }
             ToCoordinator::Python(worker, pid) => {
-                self.state.places[worker.index()].python = Some(pid);
+                let place = &mut self.state.places[worker.index()];
+                let inherited = self.state.memory.machine.private_of(pid);
+                (place.python, place.python_inherited) = (Some(pid), inherited.map_or(0, |p| p.bytes()));
                 // Its own end may hide its environment while what it has started is still below it.
                 self.pool.note_worker(pid);
                 Ok(())
@@ -64,6 +63,7 @@ impl Engine<'_> {
     pub(super) fn on_fork_failed(&mut self, worker: WorkerId, error: &str) -> Result<(), RunError> {
         let nodes = self.state.places[worker.index()].abandon();
         self.state.places[worker.index()].life = Life::Refused;
+        self.state.admission.gone(worker);
         for node in nodes {
             self.give_back(node);
         }
@@ -82,7 +82,11 @@ impl Engine<'_> {
     ) -> Result<(), RunError> {
         let current = self.pool.pulse(worker).current();
         let place = &mut self.state.places[worker.index()];
-        let killed_for = place.killing.take();
+        let killing = place.killing.take();
+        let killed_for = match &killing {
+            Some(Killing::Node(node) | Killing::Memory(node, ..) | Killing::Limit(node, _)) => Some(*node),
+            Some(Killing::Everyone | Killing::Retired) | None => None,
+        };
         // One of several beside each other for whose sake all were killed.
         let stuck = place.lanes.iter().find(|lane| Some(lane.node) == killed_for).map(|lane| Current {
             node: lane.node,
@@ -90,11 +94,20 @@ impl Engine<'_> {
         });
         let current = stuck.or(current.filter(|current| place.holds(current.node)));
         let running = current.map(|current| current.node);
+        let child = place.python;
         let (held, log) = (place.abandon(), std::mem::take(&mut place.last_words));
         if place.life != Life::Refused {
             place.life = Life::Empty;
         }
+        let held_bytes = self.state.admission.seen(worker);
+        self.state.admission.gone(worker);
         self.dir.clear_tmp(Some(pid));
+        [Some(pid), child].into_iter().flatten().for_each(|pid| self.pool.forget_worker(pid));
+        let place = &mut self.state.places[worker.index()];
+        if killing == Some(Killing::Retired) {
+            // It did nothing, and that it would end was told.
+            return Ok(());
+        }
         place.barren += 1;
         if place.barren > BARREN_MAX && running.is_none() {
             return Err(RunError::Pool(format!(
@@ -114,13 +127,23 @@ impl Engine<'_> {
         }
         self.leave(node);
         let ran = Some(Ran { worker, started_ns, duration_ns: now_ns().saturating_sub(started_ns) });
-        match killed_for {
-            Some(late) if late == node => {
+        match killing {
+            Some(Killing::Node(late)) if late == node => {
                 let message = self.late(node);
                 self.on_trouble(node, Trouble::Timeout, message, ran, Vec::new());
             }
+            Some(Killing::Memory(big, held, evidence)) if big == node => {
+                self.on_memory(node, held, &evidence, ran);
+            }
+            Some(Killing::Limit(big, why)) if big == node => {
+                self.on_trouble(node, Trouble::Error, why, ran, log);
+            }
             // Killed by us, because the user interrupted or because its neighbour was late.
             Some(_) => self.give_back(node),
+            None if end == End::Signal(Signal::SIGKILL as i32) && self.kernel_killed() => {
+                let evidence = "the kernel killed its worker for want of memory";
+                self.on_memory(node, held_bytes, evidence, ran);
+            }
             None => {
                 if end == End::Signal(Signal::SIGBUS as i32)
                     && let Some(artifact) = self.artifact_that_changed(node)
@@ -141,6 +164,18 @@ impl Engine<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The node was killed because memory was short: it runs again when there is more.
+    fn on_memory(&mut self, node: NodeId, held: u64, evidence: &str, ran: Option<Ran>) {
+        if self.make_wait(node, held) {
+            self.state.attempts.note_memory(node);
+            return self.give_back(node);
+        }
+        let message = format!(
+            "it does not fit in memory, even alone: {evidence}; give it less to do at once, or the machine more memory"
+        );
+        self.give_up(node, Outcome::Failed, message, ran, Vec::new());
     }
 
     /// An artifact of the node that is not what it was when it was mapped.
@@ -166,7 +201,7 @@ impl Engine<'_> {
             for worker in places::ids(&self.state.places) {
                 let place = &mut self.state.places[worker.index()];
                 if place.is_alive() {
-                    place.killing = Some(EVERY_NODE);
+                    place.killing = Some(Killing::Everyone);
                 }
             }
             self.pool.kill_workers();

@@ -10,6 +10,7 @@ use forkyard_shared::protocol::Batch;
 use forkyard_worker::Ops;
 
 use super::core::Engine;
+use super::memory::SMALL_BYTES;
 use super::results::Unread;
 use crate::key::Said;
 use crate::nodes::Nodes;
@@ -31,7 +32,11 @@ const MESSAGE_BYTES: usize = 64 << 10;
 
 impl Engine<'_> {
     pub(super) fn fill_workers(&mut self) -> Result<(), RunError> {
-        while !self.state.stopping && !self.state.paused && self.scheduler.runnable() > 0 {
+        while !self.state.stopping && !self.state.paused && !self.waits_for_memory() {
+            self.let_in_for_memory();
+            if self.scheduler.runnable() == 0 {
+                break;
+            }
             if self.scheduler.peek().is_some_and(|next| self.nodes.is_concurrent(next)) {
                 if self.begin_some()? {
                     continue;
@@ -100,7 +105,7 @@ impl Engine<'_> {
 
     /// Sends the most urgent nodes; false if there is nothing that this worker can be sent now.
     pub(super) fn send_batch(&mut self, worker: WorkerId) -> bool {
-        let mut nodes = self.collect_batch();
+        let mut nodes = self.collect_batch(worker);
         if nodes.is_empty() {
             return false;
         }
@@ -130,13 +135,17 @@ impl Engine<'_> {
         }
         let number = self.state.next_batch;
         self.state.next_batch = number.wrapping_add(1);
-        let place = &mut self.state.places[worker.index()];
+        let place = &self.state.places[worker.index()];
         let slot = place.free_slot().expect("BUG: a batch for a place without a free slot");
         if let Some(timeout) = nodes.iter().filter_map(|n| self.nodes.detail(*n)?.timeout).min() {
             self.state.timers.set(Instant::now() + timeout, Timer::Timeout(worker));
         }
-        place.sent(slot, number, nodes);
+        for node in &nodes {
+            self.state.admission.start(*node, self.memory_of(*node), worker);
+        }
+        self.state.places[worker.index()].sent(slot, number, nodes);
         self.pool.send(worker, Batch { number, slot: slot as u8, tasks });
+        self.look_soon();
         true
     }
 
@@ -153,9 +162,11 @@ impl Engine<'_> {
     }
 
     /// The most urgent nodes that fit one batch, with successors that need nothing outside it.
-    pub(super) fn collect_batch(&mut self) -> Vec<NodeId> {
+    pub(super) fn collect_batch(&mut self, worker: WorkerId) -> Vec<NodeId> {
         let workers = self.state.places.len();
         let (mut nodes, mut limit, mut at) = (Vec::new(), 1, 0);
+        // What the largest of them takes: they run one by one.
+        let mut most = 0;
         loop {
             if at == nodes.len() {
                 let Some(node) = self.scheduler.peek() else { break };
@@ -168,8 +179,18 @@ impl Engine<'_> {
                 if nodes.len() >= limit {
                     break;
                 }
+                let bytes = self.memory_of(node);
+                if !self.state.admission.admits(node, bytes.max(most), worker) {
+                    if !nodes.is_empty() {
+                        break;
+                    }
+                    self.scheduler.take();
+                    self.state.admission.wait(node, bytes);
+                    continue;
+                }
                 self.scheduler.take();
                 if self.claim(node) {
+                    most = most.max(bytes);
                     nodes.push(node);
                 }
                 continue;
@@ -184,7 +205,13 @@ impl Engine<'_> {
             self.scheduler.chain(nodes[at], |user| {
                 let kind = self.costs.kind_of(&self.nodes, user);
                 let room = taken + chained.len() < self.costs.batch(kind, 1, workers);
-                if !room || self.nodes.is_concurrent(user) || !keys.is_known_early(&self.nodes, user) {
+                let is_big =
+                    self.costs.private_max(kind).max(said_memory(&self.nodes, user)) > most.max(SMALL_BYTES);
+                if !room
+                    || is_big
+                    || self.nodes.is_concurrent(user)
+                    || !keys.is_known_early(&self.nodes, user)
+                {
                     return false;
                 }
                 let said = Said::of(self.nodes.detail(user));
@@ -203,6 +230,20 @@ impl Engine<'_> {
         }
         self.scheduler.end_chain();
         nodes
+    }
+
+    /// Whether memory is so short that what runs has to end first.
+    fn waits_for_memory(&self) -> bool {
+        self.state.guard.is_short() && self.state.places.iter().any(|place| !place.is_idle())
+    }
+
+    /// A node that has waited for memory goes on, if there is room for it now.
+    fn let_in_for_memory(&mut self) {
+        if self.state.admission.is_anyone_waiting()
+            && let Some(node) = self.state.admission.next_to_start()
+        {
+            self.scheduler.unhold(node);
+        }
     }
 
     /// Notes that a node is on its way; false if an identical one is already, for which it now waits.
@@ -290,6 +331,11 @@ impl Engine<'_> {
             }
         }
     }
+}
+
+/// What a node says that it takes.
+fn said_memory(nodes: &Nodes, node: NodeId) -> u64 {
+    nodes.detail(node).and_then(|detail| detail.memory).unwrap_or(0)
 }
 
 /// Whether another node could have the same key and do with this one's result. (No other node has the key of one

@@ -151,13 +151,14 @@ impl Engine<'_> {
             gate.waiting.retain(|other| *other != node);
             waited |= gate.waiting.len() < before;
         }
-        waited
+        waited | self.state.admission.forget(node)
     }
 
     /// Nobody waits at a gate any more: those who did start anew, if anything starts.
     pub(super) fn clear_gates(&mut self) {
         let waiting: Vec<NodeId> =
             self.state.gates.gates.iter_mut().flat_map(|gate| std::mem::take(&mut gate.waiting)).collect();
-        waiting.into_iter().for_each(|node| self.scheduler.release(node));
+        let for_memory = self.state.admission.clear();
+        waiting.into_iter().chain(for_memory).for_each(|node| self.scheduler.release(node));
     }
 }

@@ -7,9 +7,8 @@ use forkyard_shared::ids::{NodeId, WorkerId};
 use forkyard_shared::protocol::{Completion, Task};
 
 use super::core::Engine;
-use super::deaths::EVERY_NODE;
 use crate::attempts::Trouble;
-use crate::places::{self, Lane, Life};
+use crate::places::{self, Killing, Lane, Life};
 use crate::report::Ran;
 use crate::run::RunError;
 use crate::timers::Timer;
@@ -41,11 +40,22 @@ impl Engine<'_> {
         let share = self.scheduler.runnable().div_ceil(places).max(1);
         let most = if alone { 1 } else { share.min(most - beside).min(MESSAGE_TASKS) };
         let (mut tasks, mut bytes) = (Vec::new(), 0);
+        let lanes = &self.state.places[worker.index()].lanes;
+        let mut reserved: u64 = lanes.iter().map(|lane| self.memory_of(lane.node)).sum();
         while tasks.len() < most && (tasks.is_empty() || bytes < TASK_BYTES) {
             let Some(node) = self.scheduler.peek() else { break };
             let joins = self.nodes.is_concurrent(node) && (alone || !self.state.suspects.contains(&node));
             if !joins {
                 break;
+            }
+            let memory = self.memory_of(node);
+            if !self.state.admission.admits(node, reserved + memory, worker) {
+                if !tasks.is_empty() {
+                    break;
+                }
+                self.scheduler.take();
+                self.state.admission.wait(node, memory);
+                continue;
             }
             self.scheduler.take();
             if !self.claim(node) {
@@ -55,6 +65,8 @@ impl Engine<'_> {
                 Ok(task) => {
                     bytes += size(&task);
                     tasks.push(task);
+                    reserved += memory;
+                    self.state.admission.start(node, reserved, worker);
                 }
                 Err(unread) => self.cannot_send(node, unread),
             }
@@ -78,6 +90,7 @@ impl Engine<'_> {
         }));
         place.unread += 1;
         self.pool.begin(worker, tasks);
+        self.look_soon();
         Ok(true)
     }
 
@@ -110,6 +123,8 @@ impl Engine<'_> {
                 worker.0
             )));
         };
+        let left = self.state.places[worker.index()].lanes.iter().map(|lane| self.memory_of(lane.node)).sum();
+        self.state.admission.reserve(worker, left);
         // Whatever it makes of being given up, but for a result.
         if lane.given_up.is_some() && completion.outcome.is_err() {
             let Completion { node, started_ns, duration_ns, log, .. } = completion;
@@ -155,11 +170,11 @@ impl Engine<'_> {
         }
         if !stuck.is_empty() && self.state.places[worker.index()].killing.is_none() {
             let killing = match stuck.as_slice() {
-                [one] => *one,
+                [one] => Killing::Node(*one),
                 // One of them keeps the others: alone it will show.
                 several => {
                     self.state.suspects.extend(several);
-                    EVERY_NODE
+                    Killing::Everyone
                 }
             };
             self.state.places[worker.index()].killing = Some(killing);

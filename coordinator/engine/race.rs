@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::core::Engine;
 use super::results::At;
+use crate::places::Killing;
 use crate::schedule::State;
 use crate::store::{Extra, NewResult, NewValue, Outcome};
 
@@ -150,7 +151,7 @@ impl Engine<'_> {
         let runs = self.pool.pulse(worker).current().is_some_and(|current| current.node == node);
         let place = &mut self.state.places[worker.index()];
         if runs && place.killing.is_none() {
-            place.killing = Some(node);
+            place.killing = Some(Killing::Node(node));
             self.pool.kill(worker);
         }
     }

@@ -34,6 +34,7 @@ impl Engine<'_> {
                 self.state.places[worker.index()].barren = 0;
                 self.on_lane(worker, completion)?;
             }
+            self.retire(worker);
             return Ok(());
         };
         // Before the completions: a node that is given back must be waiting when the one before it fails.
@@ -48,6 +49,10 @@ impl Engine<'_> {
             self.state.places[worker.index()].barren = 0;
             self.on_completion(worker, completion);
         }
+        if self.state.places[worker.index()].is_idle() {
+            self.state.admission.reserve(worker, 0);
+        }
+        self.retire(worker);
         Ok(())
     }
 
@@ -61,6 +66,7 @@ impl Engine<'_> {
         let ran = Ran { worker, started_ns, duration_ns };
         if !matches!(&outcome, Err(failure) if failure.cause == Cause::Suspect) {
             self.state.suspects.remove(&node);
+            let cost = self.with_seen(worker, node, cost);
             self.costs.learn(self.costs.kind_of(&self.nodes, node), duration_ns, cost);
         }
         self.leave(node);

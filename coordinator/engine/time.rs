@@ -4,22 +4,18 @@ use std::time::{Duration, Instant};
 
 use forkyard_shared::ids::{NodeId, WorkerId};
 
-use super::core::{Engine, SAMPLE_EVERY};
-use crate::places::{self, Life};
+use super::core::Engine;
+use crate::places::{self, Killing};
 use crate::report::Status;
 use crate::timers::Timer;
-
-/// Python processes that are looked at page by page in one sample.
-const PYTHON_SAMPLES: usize = 16;
 
 impl Engine<'_> {
     pub(super) fn on_time(&mut self, now: Instant, tick: Duration) {
         while let Some(timer) = self.state.timers.due(now) {
             match timer {
+                Timer::Memory => self.look_if_due(now),
                 Timer::Tick => {
-                    if now >= self.state.next_sample {
-                        self.sample_memory();
-                    }
+                    self.look_at_python();
                     let status = self.status();
                     self.report.show(&status);
                     self.state.timers.set(now + tick, Timer::Tick);
@@ -62,7 +58,7 @@ impl Engine<'_> {
         if ran < timeout {
             self.state.timers.set(now + (timeout - ran), Timer::Timeout(worker));
         } else if place.killing.is_none() {
-            self.state.places[worker.index()].killing = Some(current.node);
+            self.state.places[worker.index()].killing = Some(Killing::Node(current.node));
             self.pool.kill(worker);
         }
     }
@@ -72,6 +68,11 @@ impl Engine<'_> {
         let mut running: Vec<(String, Duration)> = places::ids(&self.state.places)
             .filter_map(|worker| {
                 let current = self.pool.pulse(worker).current()?;
+                // The page of a worker that has died says what it ran.
+                let place = &self.state.places[worker.index()];
+                if !place.holds(current.node) {
+                    return None;
+                }
                 let name = self.nodes.name(current.node).to_string();
                 Some((name, Duration::from_nanos(now.saturating_sub(current.started_ns))))
             })
@@ -90,35 +91,5 @@ impl Engine<'_> {
             paused: self.state.paused,
             longest_remaining: f64::from(self.scheduler.longest_remaining()),
         }
-    }
-
-    /// What the Python processes have for themselves. Most of their memory is that of the process that forked them,
-    /// which only the kernel tells apart, page by page: of many, some stand for all.
-    fn private_of_python(&self) -> u64 {
-        let private = |pid: u32| {
-            let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-            let lines = rollup.lines().filter(|line| line.starts_with("Private_"));
-            let kb = lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
-            Some(kb.sum::<u64>() * 1024)
-        };
-        let pids: Vec<u32> = self.state.places.iter().filter_map(|place| place.python).collect();
-        let step = pids.len().div_ceil(PYTHON_SAMPLES).max(1);
-        let some: Vec<u64> = pids.iter().step_by(step).copied().filter_map(private).collect();
-        some.iter().sum::<u64>() * pids.len() as u64 / some.len().max(1) as u64
-    }
-
-    pub(super) fn sample_memory(&mut self) {
-        self.state.next_sample = Instant::now() + SAMPLE_EVERY;
-        let private = |pid: u32| {
-            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-            let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
-            line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
-        };
-        let pids = self.state.places.iter().filter_map(|place| match place.life {
-            Life::Runs(pid) => Some(pid),
-            Life::Empty | Life::Asked | Life::Refused => None,
-        });
-        let total: u64 = pids.filter_map(private).sum::<u64>() * 1024 + self.private_of_python();
-        self.state.peak_private_bytes = self.state.peak_private_bytes.max(total);
     }
 }

@@ -8,6 +8,7 @@ use forkyard_shared::ids::{ArtifactId, NodeId, OpId};
 use forkyard_worker::Ops;
 use serde_json::{Map, Value};
 
+use super::alerts;
 use super::flow::{self, ParsedFlow};
 use super::node::{self, Parsed, kind_of};
 use super::problem::{Fault, ManifestError, PROBLEMS_MAX, Problem};
@@ -183,6 +184,11 @@ impl<'a> Builder<'a> {
         }
         self.python = Some(PythonSettings::read(table, &self.dir)?);
         Ok(())
+    }
+
+    /// Takes the thresholds of an `[alerts]` table.
+    pub fn alerts(&mut self, table: &Map<String, Value>) -> Result<(), Fault> {
+        alerts::read(&mut self.settings.alerts, table)
     }
 
     /// Takes a `[secrets]` table.

@@ -70,14 +70,15 @@ fn read_header(header: &Map<String, Value>, builder: &mut Builder) -> Result<(),
             ("vars", Value::Object(table)) => builder.vars(table.clone()).map_err(|f| f.inside(key))?,
             ("groups", Value::Object(table)) => builder.groups(table).map_err(|f| f.inside(key))?,
             ("python", Value::Object(table)) => builder.python(table).map_err(|f| f.inside(key))?,
+            ("alerts", Value::Object(table)) => builder.alerts(table).map_err(|f| f.inside(key))?,
             ("secrets", Value::Object(table)) => builder.secrets(table).map_err(|f| f.inside(key))?,
-            ("run" | "artifacts" | "vars" | "groups" | "python" | "secrets", _) => {
+            ("run" | "artifacts" | "vars" | "groups" | "python" | "alerts" | "secrets", _) => {
                 return Err(Fault::at(key, format!("`{key}` must be an object")));
             }
             _ => {
                 let hint = did_you_mean(
                     key,
-                    ["forkyard", "run", "artifacts", "vars", "groups", "python", "secrets"],
+                    ["forkyard", "run", "artifacts", "vars", "groups", "python", "alerts", "secrets"],
                 );
                 return Err(Fault::at(key, format!("the first line has no key `{key}`{hint}")));
             }

@@ -1,6 +1,7 @@
 //! From the user's file to a checked plan. Everything that can be wrong with a manifest is found here,
 //! before anything runs, with its file, line and column.
 
+mod alerts;
 mod build;
 mod flow;
 mod jsonl;

@@ -9,12 +9,12 @@ use serde_json::{Map, Value};
 
 use super::flow::{self, ParsedFlow};
 use super::problem::Fault;
-use super::words::{did_you_mean, parse_duration};
+use super::words::{did_you_mean, parse_duration, size};
 use crate::expr::{Expression, Template, Uses};
 use crate::plan::{Arg, Detail, Retry};
 
 /// The keys that every node may have; parameters of some ops stand beside them.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 15] = [
     "id",
     "op",
     "needs",
@@ -27,6 +27,8 @@ const KEYS: [&str; 13] = [
     "salt",
     "priority",
     "estimate",
+    "memory",
+    "memory_limit",
     "reads",
 ];
 
@@ -61,6 +63,8 @@ pub(super) fn parse(
             salt: None,
             priority: 0,
             estimate: None,
+            memory: None,
+            memory_limit: None,
             dir: dir.into(),
             state: Reads::Nothing,
             reads: Vec::new(),
@@ -152,6 +156,11 @@ impl Parsed {
                 detail.priority = number.ok_or_else(|| wrong("a whole number"))?;
             }
             "estimate" => detail.estimate = Some(duration(key, &value)?),
+            "memory" => detail.memory = Some(size(&value).map_err(|why| Fault::at(key, why))?),
+            "memory_limit" => {
+                let limit = size(&value).map_err(|why| Fault::at(key, why))?;
+                detail.memory_limit = Some(limit).filter(|limit| *limit > 0);
+            }
             _ if beside.iter().any(|spec| spec.name == key) => {
                 self.param(op, Some(beside), "", (key, value))?
             }

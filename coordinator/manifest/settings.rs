@@ -7,7 +7,9 @@ use forkyard_shared::artifact::Format;
 use serde_json::{Map, Value};
 
 use super::problem::Fault;
-use super::words::{did_you_mean, parse_duration, parse_size};
+use super::words::{did_you_mean, parse_duration, size};
+use crate::alerts::Alerts;
+use crate::preset::{CACHE_BYTES, PRESETS, Preset, SHARE};
 use crate::store::Layout as StoreLayout;
 
 /// How a run behaves.
@@ -23,7 +25,11 @@ pub(crate) struct Settings {
     /// The layout of a store that is yet to be made.
     pub layout: Option<StoreLayout>,
     /// Results that later nodes read are kept in memory up to this size.
-    pub cache_bytes: u64,
+    pub cache_bytes: Option<u64>,
+    pub preset: Option<&'static Preset>,
+    /// A worker that holds more private memory than this between two tasks is replaced.
+    pub recycle: Option<u64>,
+    pub alerts: Alerts,
     pub include: Vec<String>,
     /// Nodes that may come into being while a run goes on.
     pub max_generated: usize,
@@ -47,7 +53,10 @@ impl Default for Settings {
             on_failure: OnFailure::Stop,
             max_crashes: 3,
             layout: None,
-            cache_bytes: 64 << 20,
+            cache_bytes: None,
+            preset: None,
+            recycle: None,
+            alerts: Alerts::default(),
             include: Vec::new(),
             max_generated: 100_000,
         }
@@ -55,6 +64,21 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Results that later nodes read are kept in memory up to this size.
+    pub fn cache(&self) -> u64 {
+        self.cache_bytes.or(self.preset.map(|preset| preset.cache_bytes)).unwrap_or(CACHE_BYTES)
+    }
+
+    /// The layout of a store that is yet to be made, if anybody says.
+    pub fn wanted_layout(&self) -> Option<StoreLayout> {
+        self.layout.or(self.preset.map(|preset| preset.layout))
+    }
+
+    /// The part of what is available that a run may take.
+    pub fn share(&self) -> f64 {
+        self.preset.map_or(SHARE, |preset| preset.share)
+    }
+
     /// Takes what a `[run]` table says.
     pub(super) fn read(&mut self, table: &Map<String, Value>) -> Result<(), Fault> {
         for (key, value) in table {
@@ -89,12 +113,14 @@ impl Settings {
                     self.layout = Some(layout.ok_or_else(|| wrong(&format!("one of {known}")))?);
                 }
                 "cache_bytes" => {
-                    let size = match value {
-                        Value::String(text) => parse_size(text).map_err(|why| Fault::at(key, why))?,
-                        number => number.as_u64().ok_or_else(|| wrong("a size like \"64MB\""))?,
-                    };
-                    self.cache_bytes = size;
+                    self.cache_bytes = Some(size(value).map_err(|why| Fault::at(key, why))?);
                 }
+                "preset" => {
+                    let preset = value.as_str().and_then(Preset::from_name);
+                    let known = PRESETS.map(|preset| format!("\"{}\"", preset.name)).join(", ");
+                    self.preset = Some(preset.ok_or_else(|| wrong(&format!("one of {known}")))?);
+                }
+                "recycle" => self.recycle = Some(size(value).map_err(|why| Fault::at(key, why))?),
                 "include" => {
                     let files =
                         value.as_array().map(|v| v.iter().map(|v| v.as_str().map(String::from)).collect());
@@ -109,6 +135,8 @@ impl Settings {
                         "max_generated",
                         "layout",
                         "cache_bytes",
+                        "preset",
+                        "recycle",
                         "include",
                     ];
                     let hint = did_you_mean(key, known);

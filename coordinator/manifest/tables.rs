@@ -54,19 +54,26 @@ pub(super) fn read(source: &Source, builder: &mut Builder) {
                     builder.problem(fault(wrong));
                 }
             }
+            ("alerts", Value::Object(table)) => {
+                if let Err(wrong) = builder.alerts(&table) {
+                    builder.problem(fault(wrong));
+                }
+            }
             ("secrets", Value::Object(table)) => {
                 if let Err(wrong) = builder.secrets(&table) {
                     builder.problem(fault(wrong));
                 }
             }
             ("node", Value::Array(nodes)) => read_nodes(source, nodes, builder),
-            ("run" | "artifacts" | "vars" | "groups" | "python" | "secrets", _) => {
+            ("run" | "artifacts" | "vars" | "groups" | "python" | "alerts" | "secrets", _) => {
                 builder.problem(fault(Fault::new(format!("`{key}` must be a table"))))
             }
             ("node", _) => builder.problem(fault(Fault::new("nodes are written as [[node]] tables"))),
             _ => {
-                let hint =
-                    did_you_mean(&key, ["run", "artifacts", "vars", "groups", "python", "secrets", "node"]);
+                let hint = did_you_mean(
+                    &key,
+                    ["run", "artifacts", "vars", "groups", "python", "alerts", "secrets", "node"],
+                );
                 builder.problem(fault(Fault::new(format!("a manifest has no key `{key}`{hint}"))));
             }
         }

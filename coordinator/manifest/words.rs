@@ -96,6 +96,14 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     }
 }
 
+/// A size as a manifest says it: text with a unit, or a number of bytes.
+pub(super) fn size(value: &serde_json::Value) -> Result<u64, String> {
+    match value {
+        serde_json::Value::String(text) => parse_size(text),
+        number => number.as_u64().ok_or_else(|| format!("`{number}` is not a size like \"512MB\"")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

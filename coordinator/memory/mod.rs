@@ -2,9 +2,12 @@
 //! All of it is read from `/proc` and `/sys/fs/cgroup`, below a root of one's choice: tests look at captured trees.
 //! Ignorant of workers and of what is to be done about memory.
 
+mod alarms;
+mod budget;
 mod cgroups;
 mod machine;
 mod processes;
 
-pub(crate) use machine::{Level, Machine, Rooms};
-pub(crate) use processes::Private;
+pub(crate) use alarms::Alarms;
+pub(crate) use budget::{Budget, PYTHON_BYTES, WORKER_BYTES};
+pub(crate) use machine::{Machine, Rooms};

@@ -12,7 +12,10 @@ use serde_json::json;
 use super::events::{Events, EventsWanted, round};
 use super::progress::Progress;
 use super::trace::Trace;
+use crate::alerts::Alert;
+use crate::memory::Rooms;
 use crate::store::{Outcome, RunSummary};
+use crate::text;
 
 /// What the user wants to see.
 #[derive(Clone)]
@@ -60,6 +63,7 @@ pub(crate) struct Ran {
 
 /// The outside of a run.
 pub(crate) struct Report {
+    start: Instant,
     events: Option<Events>,
     wanted: EventsWanted,
     progress: Progress,
@@ -80,6 +84,7 @@ impl Report {
         };
         let trace = options.trace.as_ref().map(create).transpose()?;
         Ok(Report {
+            start,
             events: options.json.then(|| Events::new(start)),
             wanted: options.events,
             progress: Progress::new(options.quiet, io::stderr().is_terminal(), nodes),
@@ -118,6 +123,48 @@ impl Report {
             "worker_lost",
             json!({ "worker": worker.0, "pid": pid, "status": status, "signal": signal, "node": node }),
         );
+    }
+
+    /// A worker held so much that another takes its place.
+    pub fn worker_recycled(&mut self, worker: WorkerId, private_bytes: u64) {
+        self.event("worker_recycled", json!({ "worker": worker.0, "private_bytes": private_bytes }));
+    }
+
+    /// Memory is short, or no longer; what was seen, what is done, and why.
+    pub fn pressure(
+        &mut self,
+        rooms: &Rooms,
+        (available, private): (u64, u64),
+        action: &str,
+        why: &str,
+        node: Option<&str>,
+    ) {
+        let tightest = rooms.tightest();
+        let of = &tightest.name;
+        self.event(
+            "pressure",
+            json!({ "available_bytes": available, "private_bytes": private, "action": action, "reason": why,
+                "limit": of, "limit_bytes": tightest.limit, "node": node }),
+        );
+        let (left, held) = (text::bytes(available), text::bytes(private));
+        let about = node.map_or(String::new(), |node| format!("node {node} is "));
+        self.progress.say(&format!("memory: {left} left of {of}, the workers hold {held}: {about}{why}"));
+    }
+
+    /// A threshold was passed.
+    pub fn alert(&mut self, alert: &Alert, node: Option<&str>) {
+        let Alert { kind, value, threshold, message } = alert;
+        self.event(
+            "alert",
+            json!({ "alert": kind.word(), "value": round(*value), "threshold": threshold, "message": message,
+                "node": node }),
+        );
+        self.progress.say(&format!("alert: {message}"));
+    }
+
+    /// Since the start of the run.
+    pub fn elapsed(&self) -> Duration {
+        self.start.elapsed()
     }
 
     /// The run starts nothing new, or starts again.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::alerts::Told;
 use crate::cost::{Learnt, OpStats};
 
 /// The directory of one run.
@@ -65,6 +66,9 @@ pub(crate) struct RunSummary {
     /// What this run measured, by op or Python function.
     #[serde(default)]
     pub ops: BTreeMap<String, OpStats>,
+    /// Thresholds that were passed, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub alerts: BTreeMap<String, Told>,
     /// What the next run expects, of ops that this one did not run too.
     #[serde(default)]
     pub learnt: BTreeMap<String, Learnt>,

@@ -269,8 +269,17 @@ pub struct Completion {
 pub struct Cost {
     /// Nanoseconds of processor time, of commands that ended too.
     pub cpu_ns: u64,
-    /// The most private memory that its process held meanwhile, with page tables, in bytes; of a command nobody knows.
-    pub private: Option<u64>,
+    /// The private memory of its process. Of a command nobody knows.
+    pub private: Option<Private>,
+}
+
+/// Private memory with page tables, in bytes, beyond what the process was born with.
+#[derive(Clone, Copy, Debug, PartialEq, Encode, Decode)]
+pub struct Private {
+    /// The most that it held during the task.
+    pub peak: u64,
+    /// What it held after it.
+    pub rest: u64,
 }
 
 /// Why a task failed.

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use forkyard_shared::protocol::Cost;
+use forkyard_shared::protocol::{Cost, Private};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
@@ -58,7 +58,8 @@ impl Meter {
             // The next peak starts from here. Without this a peak is that of all tasks so far.
             self.peaks.as_ref().and_then(|peaks| peaks.write_at(b"5", 0).ok());
         }
-        Cost { cpu_ns, private: held.map(|held| held.peak.saturating_sub(self.inherited)) }
+        let own = |bytes: u64| bytes.saturating_sub(self.inherited);
+        Cost { cpu_ns, private: held.map(|held| Private { peak: own(held.peak), rest: own(held.now) }) }
     }
 
     fn cpu_now(&self) -> u64 {
@@ -108,7 +109,8 @@ mod tests {
 
     #[test]
     fn what_was_freed_again_counts_at_its_peak() {
-        let status = "VmHWM:\t 900 kB\nVmRSS:\t 500 kB\nRssAnon:\t 100 kB\nRssFile:\t 400 kB\nVmPTE:\t 8 kB\n";
+        let status =
+            "VmHWM:\t 900 kB\nVmRSS:\t 500 kB\nRssAnon:\t 100 kB\nRssFile:\t 400 kB\nVmPTE:\t 8 kB\n";
         assert_eq!(Held::parse(status), Some(Held { now: 108 << 10, peak: 508 << 10 }));
         assert_eq!(Held::parse("VmRSS:\t 500 kB\n"), None, "a kernel that does not tell");
     }
@@ -121,7 +123,7 @@ mod tests {
         std::hint::black_box(&held);
         drop(held);
         let cost = meter.read(MEMORY_FROM_NS);
-        assert!(cost.private.is_some_and(|bytes| bytes >= 64 << 20), "{cost:?}");
+        assert!(cost.private.is_some_and(|private| private.peak >= 64 << 20), "{cost:?}");
         assert!(cost.cpu_ns > 0);
         // Other tests run beside this one, in this process.
         let quick = meter.read(MEMORY_FROM_NS - 1);

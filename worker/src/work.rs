@@ -10,8 +10,8 @@ use forkyard_shared::codec::{self, Frame};
 use forkyard_shared::ids::{NodeId, WorkerId};
 use forkyard_shared::mapping::PulsePage;
 use forkyard_shared::protocol::{
-    Batch, Cause, Completion, Cost, ERROR_MAX_BYTES, FLUSH_BYTES, Failure, FromWorker, FromZygote, LOG_MAX_BYTES,
-    Task as Message, ToCoordinator, ToWorker, WorkerEnds, Writes,
+    Batch, Cause, Completion, Cost, ERROR_MAX_BYTES, FLUSH_BYTES, Failure, FromWorker, FromZygote,
+    LOG_MAX_BYTES, Task as Message, ToCoordinator, ToWorker, WorkerEnds, Writes,
 };
 use forkyard_shared::sys;
 use forkyard_shared::value::{Body, INLINE_MAX_BYTES, Kind, Value};
@@ -368,7 +368,16 @@ impl<'a> Worker<'a> {
         let written: usize =
             writes.iter().map(|(key, json)| 8 + key.len() + json.as_ref().map_or(0, Vec::len)).sum();
         self.pending_bytes += 64 + log.len() + inline_bytes(&outcome) + written;
-        self.pending.push(Completion { node, started_ns, duration_ns, outcome, writes, generates, log, cost });
+        self.pending.push(Completion {
+            node,
+            started_ns,
+            duration_ns,
+            outcome,
+            writes,
+            generates,
+            log,
+            cost,
+        });
     }
 
     fn report_begun(&mut self) -> Result<(), Stop> {
