@@ -31,6 +31,7 @@ mod context_file;
 mod cost;
 mod counts;
 mod crew;
+mod doctor;
 mod dry_run;
 mod engine;
 mod export;
@@ -39,8 +40,8 @@ mod fields;
 mod graph;
 mod init;
 mod key;
+mod limits;
 mod manifest;
-
 mod memory;
 mod names;
 mod nodes;

@@ -22,14 +22,13 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use parking_lot::Mutex;
 
 use crate::memory::Alarms;
-use crate::{sweep, threads};
+use crate::{limits, sweep, threads};
 
 /// How long the coordinator looks for the next message before it sleeps.
 const SPIN: Duration = Duration::from_micros(30);
@@ -109,9 +108,7 @@ impl Pool {
     /// Takes over a zygote, with room for so many workers.
     pub fn new(zygote: Zygote, workers: usize) -> io::Result<Pool> {
         prctl::set_child_subreaper(true)?;
-        // A channel a worker. The zygote and what it forks keep the limit they were born with.
-        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-        setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+        limits::raise(zygote.pid)?;
         let pool = Pool {
             pid: zygote.pid,
             control: Arc::new(zygote.control),

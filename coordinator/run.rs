@@ -21,6 +21,7 @@ use crate::crew::Crew;
 use crate::engine::{Contexts, Engine, Progressing, Provision};
 use crate::init::Runtime;
 use crate::key::Keys;
+use crate::limits::{self, FILES_PER_WORKER};
 use crate::manifest::{self, ManifestError, OnFailure, PythonSettings, nearest};
 use crate::memory::{Alarms, Machine};
 use crate::nodes::Nodes;
@@ -120,7 +121,7 @@ impl RunError {
         match error.kind() {
             ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => RunError::ZygoteDied,
             _ if error.raw_os_error() == Some(Errno::EMFILE as i32) => RunError::Pool(format!(
-                "{what}: {error}; each takes a descriptor: ask for fewer (--workers) or allow more (ulimit -Hn)"
+                "{what}: {error}; each takes {FILES_PER_WORKER} descriptors: ask for fewer (--workers) or allow more (ulimit -Hn)"
             )),
             _ => RunError::Pool(format!("{what}: {error}")),
         }
@@ -194,7 +195,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     let mut scheduler = Scheduler::new(&plan.graph, urgencies(plan, &costs), wanted).with_terms(plan.terms());
     plan.races().flat_map(|(_, members)| members).for_each(|member| scheduler.excuse(*member));
     let machine = Machine::here();
-    let crew = Crew::of(plan, (options.workers, options.preset), (&artifacts, &costs), &machine)?;
+    let mut crew = Crew::of(plan, (options.workers, options.preset), (&artifacts, &costs), &machine)?;
     // Started only as there is work for them: items and generated nodes are not counted yet.
     let (workers, workers_max) = crew.workers;
 
@@ -214,6 +215,16 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     let zygote = runtime.take_zygote().map_err(RunError::Pool)?;
     let mut pool =
         Pool::new(zygote, workers_max).map_err(|error| RunError::Pool(format!("start the pool: {error}")))?;
+    if let Some((allowed, limit)) = limits::workers_allowed() {
+        if allowed < workers {
+            report.say(&format!(
+                "{} are too many: {limit} leaves room for {}; ask for fewer (--workers), or see `forkyard doctor`",
+                text::plural(workers, "worker"),
+                text::count(allowed as u64)
+            ));
+        }
+        crew.workers.1 = workers_max.min(allowed.max(workers));
+    }
 
     let internal = |error: std::io::Error| RunError::Pool(format!("make shared memory: {error}"));
     let arena = ArenaWriter::new().map_err(internal)?;

@@ -7,6 +7,7 @@ mod broken; // manifests that are refused: the text and what is said of it, one 
 mod chaos; // killed at random moments, by scripts/chaos
 mod control; // commands around a run: --failed, cancel, pause, resume
 mod docs; // the examples in docs/manifest.md
+mod doctor; // what the machine allows, and what is said when that is too little
 mod export; // results as tables for other programs
 mod failures; // one test named after each row of the table of failures in docs/design.md
 mod faults; // every system call of a run on its store, failing or the last one

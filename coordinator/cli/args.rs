@@ -118,6 +118,12 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: ImportCommand,
     },
+    /// Limits of this machine that will bite, and what to do about each
+    Doctor {
+        /// As one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Write the Python module `forkyard`: `forkyard python-module > forkyard.py`
     PythonModule,
     /// Write a completion script for a shell
@@ -386,13 +392,15 @@ pub(super) enum Color {
 }
 
 impl Color {
-    /// Tells the progress bar, which decides by terminal and NO_COLOR otherwise.
+    /// Tells whoever prints in colours; otherwise that decides by terminal and NO_COLOR.
     pub fn apply(self) {
-        match self {
-            Color::Auto => {}
-            Color::Always => console::set_colors_enabled_stderr(true),
-            Color::Never => console::set_colors_enabled_stderr(false),
-        }
+        let wanted = match self {
+            Color::Auto => return,
+            Color::Always => true,
+            Color::Never => false,
+        };
+        console::set_colors_enabled(wanted);
+        console::set_colors_enabled_stderr(wanted);
     }
 }
 

@@ -4,6 +4,7 @@ mod args;
 mod artifact;
 mod context;
 mod control;
+mod doctor;
 mod exit;
 mod failed;
 mod import;
@@ -68,6 +69,7 @@ pub fn main() -> ExitCode {
             artifact::info(&file, format.as_deref(), json)
         }
         Command::Import { command } => import::import(&command),
+        Command::Doctor { json } => doctor::doctor(store, json),
         Command::PythonModule => {
             exit::printed(std::io::stdout().write_all(forkyard_worker::PYTHON_MODULE.as_bytes()))
         }

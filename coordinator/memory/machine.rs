@@ -80,6 +80,16 @@ impl Machine {
         self.root.join("proc").join(path)
     }
 
+    /// A file's text, such as that of `proc/self/status`.
+    pub fn text(&self, path: &str) -> Option<String> {
+        fs::read_to_string(self.root.join(path)).ok()
+    }
+
+    /// The number that is all of a file.
+    pub fn number(&self, path: &str) -> Option<u64> {
+        number(&self.root.join(path))
+    }
+
     /// Our cgroup for a controller.
     pub fn cgroup(&self, controller: &str) -> Option<Cgroup> {
         Cgroup::find(&self.root, controller)
@@ -172,7 +182,7 @@ fn counter(path: &Path, names: &[&str]) -> Option<u64> {
 
 /// A tree in `tests/fixtures/machines`.
 #[cfg(test)]
-pub(super) fn captured(name: &str) -> Machine {
+pub(crate) fn captured(name: &str) -> Machine {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/machines").join(name);
     assert!(root.is_dir(), "no tree {name}");
     Machine::at(&root)

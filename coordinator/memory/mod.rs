@@ -10,4 +10,7 @@ mod processes;
 
 pub(crate) use alarms::Alarms;
 pub(crate) use budget::{Budget, PYTHON_BYTES, WORKER_BYTES};
+pub(crate) use cgroups::Version;
+#[cfg(test)]
+pub(crate) use machine::captured;
 pub(crate) use machine::{Machine, Rooms};

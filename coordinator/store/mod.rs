@@ -51,6 +51,7 @@ pub(crate) use gc::{Keep, plan as plan_gc};
 pub(crate) use journal::{JournalEntry, Outcome, read_journal};
 pub(crate) use live::Live;
 pub(crate) use lock::{Lock, holder};
+pub(crate) use netfs::network_file_system;
 pub(crate) use reader::{Lost, Reader};
 pub(crate) use record::{Extra, Place, Record};
 pub(crate) use runs::{RunDir, RunHeader, RunSummary, latest_summary};

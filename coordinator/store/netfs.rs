@@ -23,7 +23,7 @@ const NETWORK: [(i64, &str); 13] = [
 ];
 
 /// The name of the network file system that a directory lies on.
-pub(super) fn network_file_system(dir: &Path) -> Option<&'static str> {
+pub(crate) fn network_file_system(dir: &Path) -> Option<&'static str> {
     named(statfs(dir).ok()?.filesystem_type().0)
 }
 

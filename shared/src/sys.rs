@@ -55,6 +55,18 @@ pub fn pidfd_send_signal(process: &OwnedFd, signal: Signal) -> io::Result<()> {
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Lets a process of this user have as many processes as it could allow itself: its soft limit becomes the hard one.
+pub fn raise_process_limit(pid: Pid) -> io::Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid place for a limit; no new one is given.
+    let got = unsafe { libc::prlimit(pid.as_raw(), libc::RLIMIT_NPROC, std::ptr::null(), &mut limit) };
+    Errno::result(got)?;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: `limit` is a valid limit; the old one is not asked for.
+    let set = unsafe { libc::prlimit(pid.as_raw(), libc::RLIMIT_NPROC, &limit, std::ptr::null_mut()) };
+    Ok(Errno::result(set).map(drop)?)
+}
+
 /// Starts a program that gets these descriptors as its 3rd, 4th, ..., and that the kernel kills when this process, which
 /// must have one thread, ends. It gains no privileges.
 pub fn spawn_with(mut command: Command, fds: &[BorrowedFd]) -> io::Result<Child> {
