@@ -132,8 +132,15 @@ impl<'a> Task<'a> {
     /// # Errors
     /// When the artifact is not a matrix.
     pub fn matrix(&self) -> Result<Matrix<'_>, Failed> {
-        let artifact = self.artifact()?;
-        Ok(artifact.matrix().ok_or_else(|| wrong_format(artifact, "a matrix (.npy)"))??)
+        matrix(self.artifact()?)
+    }
+
+    /// The artifact of this name as a matrix of (rows, columns).
+    ///
+    /// # Errors
+    /// When the node does not name it, or it is not a matrix.
+    pub fn matrix_of(&self, name: &str) -> Result<Matrix<'_>, Failed> {
+        matrix(self.artifact_of(name)?)
     }
 
     /// The only artifact of the task as records.
@@ -141,8 +148,15 @@ impl<'a> Task<'a> {
     /// # Errors
     /// When the artifact has no records.
     pub fn records(&self) -> Result<Records<'_>, Failed> {
-        let artifact = self.artifact()?;
-        Ok(artifact.records().ok_or_else(|| wrong_format(artifact, "records (.jsonl)"))??)
+        records(self.artifact()?)
+    }
+
+    /// The artifact of this name as records.
+    ///
+    /// # Errors
+    /// When the node does not name it, or it has no records.
+    pub fn records_of(&self, name: &str) -> Result<Records<'_>, Failed> {
+        records(self.artifact_of(name)?)
     }
 
     /// The bytes of the only artifact of the task.
@@ -153,8 +167,21 @@ impl<'a> Task<'a> {
         Ok(self.artifact()?.bytes())
     }
 
+    /// The bytes of the artifact of this name.
+    ///
+    /// # Errors
+    /// When the node does not name it.
+    pub fn bytes_of(&self, name: &str) -> Result<&[u8], Failed> {
+        Ok(self.artifact_of(name)?.bytes())
+    }
+
     pub(crate) fn artifact(&self) -> Result<&Artifact, Failed> {
         self.artifacts().next().ok_or_else(|| Failed::new("the node names no artifact"))
+    }
+
+    fn artifact_of(&self, name: &str) -> Result<&Artifact, Failed> {
+        let found = self.artifacts().find(|artifact| artifact.setup.name == name);
+        found.ok_or_else(|| Failed::new(format!("the node does not name the artifact \"{name}\"")))
     }
 
     pub(crate) fn artifacts(&self) -> impl Iterator<Item = &Artifact> {
@@ -245,6 +272,14 @@ impl<'a> Task<'a> {
     pub(crate) fn secrets(&self) -> &'a Secrets {
         &self.attached.secrets
     }
+}
+
+fn matrix(artifact: &Artifact) -> Result<Matrix<'_>, Failed> {
+    Ok(artifact.matrix().ok_or_else(|| wrong_format(artifact, "a matrix (.npy)"))??)
+}
+
+fn records(artifact: &Artifact) -> Result<Records<'_>, Failed> {
+    Ok(artifact.records().ok_or_else(|| wrong_format(artifact, "records (.jsonl)"))??)
 }
 
 fn wrong_format(artifact: &Artifact, wanted: &str) -> Failed {
