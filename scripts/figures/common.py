@@ -21,15 +21,18 @@ DATA = ROOT.parent / "shared" / "data"
 WORK = ROOT / "target" / "figures"
 
 
-def arguments(what, **flags):
-    """The command line: `--forkyard PATH` and the given flags; prints what was started with which versions."""
+def arguments(what, example=None, **flags):
+    """The command line: `--forkyard PATH`, which may be an example with ops of its own, and the given flags, which have a
+    meaning or the words of `add_argument`; prints what was started with which versions."""
     parser = argparse.ArgumentParser(description=what)
-    parser.add_argument("--forkyard", type=Path, default=ROOT / "target" / "release" / "forkyard", metavar="PATH")
+    program, build = ("forkyard", "") if example is None else (f"examples/{example}", f" --example {example}")
+    parser.add_argument("--forkyard", type=Path, default=ROOT / "target" / "release" / program, metavar="PATH")
     for name, meaning in flags.items():
-        parser.add_argument(f"--{name}", action="store_true", help=meaning)
+        words = meaning if isinstance(meaning, dict) else {"action": "store_true", "help": meaning}
+        parser.add_argument(f"--{name}", **words)
     args = parser.parse_args()
     if not args.forkyard.is_file():
-        parser.error(f"{args.forkyard} is not there: `cargo build --release` first, or name it with --forkyard")
+        parser.error(f"{args.forkyard} is not there: `cargo build --release{build}` first, or name it with --forkyard")
     args.forkyard = args.forkyard.resolve()
     version = subprocess.run([args.forkyard, "--version"], capture_output=True, text=True, check=True).stdout.strip()
     print(f"$ {' '.join(sys.argv)}")

@@ -19,8 +19,9 @@ def tree(pid):
 
 
 def tree_memory(pid):
-    """How many processes there are, and their bytes by field: of smaps_rollup, and page tables (VmPTE)."""
-    total = {"Pss": 0, "Private_Clean": 0, "Private_Dirty": 0, "VmPTE": 0}
+    """How many processes there are, and their bytes by field: of smaps_rollup, and page tables (VmPTE) and
+    swap (VmSwap)."""
+    total = {"Pss": 0, "Private_Clean": 0, "Private_Dirty": 0, "VmPTE": 0, "VmSwap": 0}
     pids = tree(pid)
     for each in pids:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
