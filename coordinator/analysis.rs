@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use forkyard_shared::ids::NodeId;
 
+use crate::crew::cores;
 use crate::dry_run::{DryRun, Fate};
-use crate::simulate::{Demand, makespan};
+use crate::simulate::{Course, Demand, Load, Means, simulate};
 
 /// The shape of what a run is about. Nodes that are stored are part of it.
 pub(crate) struct Shape {
@@ -112,23 +113,26 @@ impl Shape {
 
     /// What so many workers can make of it.
     pub fn forecast(&self, dry: &DryRun, times: &Times, workers: usize) -> Forecast {
-        let run = |if_stored: &dyn Fn(Duration) -> Demand| {
-            makespan(&dry.graph, dry.urgencies(|node| times.get(node)), workers, |node| {
-                match dry.fate(node) {
-                    Fate::Unwanted => Demand::Unwanted,
-                    Fate::Nothing => Demand::Nothing,
-                    Fate::Cached(took) => if_stored(took),
-                    Fate::Runs => Demand::Worker(times.get(node)),
-                }
-            })
-        };
-        let everything = run(&Demand::Worker);
+        let means = Means { workers, cores: cores(), budget: None, idle: 0 };
+        let everything = course(dry, times, means, true);
         Forecast {
             workers,
-            makespan: run(&|_| Demand::Nothing),
-            speedup: times_as_long(self.work, everything),
+            makespan: course(dry, times, means, false).makespan,
+            speedup: times_as_long(self.work, everything.makespan),
         }
     }
+}
+
+/// How a run would go: of everything, or only of what is not stored.
+pub(crate) fn course(dry: &DryRun, times: &Times, means: Means, everything: bool) -> Course {
+    let load = |node, time| Demand::Worker(Load { time, cpu: dry.cpu(node), memory: dry.memory(node) });
+    simulate(&dry.graph, dry.urgencies(|node| times.get(node)), means, |node| match dry.fate(node) {
+        Fate::Unwanted => Demand::Unwanted,
+        Fate::Nothing => Demand::Nothing,
+        Fate::Cached(took) if everything => load(node, took),
+        Fate::Cached(_) => Demand::Nothing,
+        Fate::Runs => load(node, times.get(node)),
+    })
 }
 
 /// Where nothing takes any time, one worker is as good as many.

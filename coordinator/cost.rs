@@ -110,6 +110,11 @@ impl Costs {
         of_call.copied().unwrap_or(CostKind(op.index()))
     }
 
+    /// The name of its op or function.
+    pub fn name(&self, kind: CostKind) -> &str {
+        &self.names[kind.0]
+    }
+
     /// The kind of a node.
     pub fn kind_of(&self, nodes: &Nodes, node: NodeId) -> CostKind {
         self.kind(nodes.op(node), nodes.call(node))
@@ -164,6 +169,11 @@ impl Costs {
             }
             _ => known.private_max,
         }
+    }
+
+    /// How many nodes of this kind this run has measured.
+    pub fn count(&self, kind: CostKind) -> u64 {
+        self.kinds[kind.0].duration_ns.count()
     }
 
     /// The part of their time in which nodes of this kind keep a core busy, if anybody knows.

@@ -14,6 +14,7 @@ use crate::engine::{Contexts, Engine, Progressing, Provision, Watched};
 use crate::graph::{Graph, GraphBuilder};
 use crate::init::Runtime;
 use crate::key::Keys;
+use crate::manifest::Settings;
 use crate::nodes::Nodes;
 use crate::only::Only;
 use crate::plan::{Flow, Plan};
@@ -178,6 +179,32 @@ impl DryRun {
             Some(estimate) => (estimate, true),
             None => (Duration::from_secs_f64(self.costs.expected(kind)), self.costs.known(kind).is_some()),
         }
+    }
+
+    /// The part of its time in which a node keeps a core busy; 0 if nobody knows.
+    pub fn cpu(&self, node: NodeId) -> f64 {
+        self.known_cpu(node).unwrap_or(0.0)
+    }
+
+    /// The same, if anybody knows.
+    pub fn known_cpu(&self, node: NodeId) -> Option<f64> {
+        self.costs.cpu(self.costs.kind_of(&self.nodes, node))
+    }
+
+    /// What a node calls: its Python function, or its op.
+    pub fn kind_name(&self, node: NodeId) -> &str {
+        self.costs.name(self.costs.kind_of(&self.nodes, node))
+    }
+
+    /// How the manifest wants a run to behave.
+    pub fn settings(&self) -> &Settings {
+        &self.nodes.plan.settings
+    }
+
+    /// The private memory that a worker holds while it runs a node; 0 if nobody knows.
+    pub fn memory(&self, node: NodeId) -> u64 {
+        let said = self.nodes.detail(node).and_then(|detail| detail.memory);
+        said.unwrap_or_else(|| self.costs.private_max(self.costs.kind_of(&self.nodes, node)))
     }
 
     /// What the order of nodes depends on, if they take these times.

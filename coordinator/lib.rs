@@ -52,6 +52,7 @@ mod pool;
 mod preset;
 mod report;
 mod run;
+mod sample;
 mod schedule;
 #[cfg(test)]
 mod schedule_tests;
@@ -63,6 +64,7 @@ mod sweep;
 mod text;
 mod threads;
 mod timers;
+mod tune;
 mod wfformat;
 mod why;
 

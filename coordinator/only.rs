@@ -15,6 +15,8 @@ pub(crate) enum Only {
     Named(Vec<String>),
     /// By its id, or by that of one of its items.
     About(String),
+    /// These.
+    These(HashSet<NodeId>),
     /// By what an earlier run called them, items as `id[index]`. The manifest may have changed since.
     Earlier(Vec<String>),
 }
@@ -30,6 +32,7 @@ impl Only {
         match self {
             Only::All => Ok(None),
             Only::Named(names) => nodes_named(plan, names).map(Some),
+            Only::These(nodes) => Ok(Some(nodes.clone())),
             Only::About(name) => match earlier(plan, name) {
                 Some(node) => Ok(Some(HashSet::from([node]))),
                 None => nodes_named(plan, std::slice::from_ref(name)).map(Some),

@@ -256,6 +256,12 @@ impl Plan {
         calls
     }
 
+    /// What a node calls: its Python function, or its op.
+    pub fn kind_name<'a>(&'a self, node: NodeId, ops: &'a Ops) -> &'a str {
+        let call = self.detail(node).and_then(|detail| detail.call.as_ref());
+        call.map_or_else(|| ops.name(self.ops[node.index()]), |call| call.text.as_str())
+    }
+
     /// The artifacts that a node names.
     pub fn artifacts_of(&self, node: NodeId) -> &[ArtifactId] {
         self.detail(node).map_or(&[], |detail| &detail.artifacts)

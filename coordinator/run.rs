@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use forkyard_shared::arena::ArenaWriter;
 use forkyard_shared::digest::Digest;
@@ -35,7 +35,7 @@ use crate::store::{
     DigestMemo, Layout, Lock, Reader, RunDir, RunHeader, RunSummary, StoreDir, StoreError, Writer,
     WriterSettings, latest_summary,
 };
-use crate::{text, threads};
+use crate::{sample, text, threads};
 
 /// What the user asks for beside the manifest.
 pub(crate) struct RunOptions {
@@ -48,6 +48,8 @@ pub(crate) struct RunOptions {
     pub workers: Option<usize>,
     pub preset: Option<&'static Preset>,
     pub only: Only,
+    /// Only a sample, for at most so long; in place of `only`.
+    pub sample: Option<Duration>,
     pub refresh: Vec<String>,
     pub keep_going: bool,
     pub max_failures: Option<MaxFailures>,
@@ -182,14 +184,16 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         .map_err(RunError::Manifest)?;
     // It is needed until the end of the process.
     let plan: &'static Plan = Box::leak(Box::new(plan));
-    let (wanted, refresh) = choose(plan, &options.only, &options.refresh)?;
+    let before = latest_summary(&dir.path).unwrap_or_default();
+    let sampled = options.sample.map(|_| sample::choose(plan, ops, &before.learnt));
+    let only = sampled.clone().map_or_else(|| options.only.clone(), Only::These);
+    let (wanted, refresh) = choose(plan, &only, &options.refresh)?;
     let artifacts = open_artifacts(plan)?;
 
     let wanted_layout = plan.settings.wanted_layout();
     let (lock, layout) = dir.prepare(wanted_layout.unwrap_or_default()).map_err(RunError::Open)?;
     let lock = &lock;
 
-    let before = latest_summary(&dir.path).unwrap_or_default();
     let calls = plan.calls();
     let costs = Costs::new(ops.names(), &calls, &before.learnt);
     let mut scheduler = Scheduler::new(&plan.graph, urgencies(plan, &costs), wanted).with_terms(plan.terms());
@@ -293,6 +297,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         workers: crew.workers,
         budget: crew.budget.map(|budget| budget.for_workers()),
         rooms: crew.rooms,
+        sample: options.sample.zip(sampled),
         machine,
         artifacts: artifacts
             .iter()
@@ -324,7 +329,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     let counts = engine.scheduler.counts();
     let (ending, peak) = (engine.state.ending.clone(), engine.state.peak_private_bytes);
     let durable = engine.writer.durable();
-    let alerts = engine.state.watch.told();
+    let (alerts, shares) = (engine.state.watch.told(), engine.state.shares);
     let (cache_hits, cache_misses) = (engine.state.cache.hits, engine.state.cache.misses);
     let (ops_measured, learnt) = (engine.costs.stats(), engine.costs.learnt());
     let nodes = engine.scheduler.wanted();
@@ -351,6 +356,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         artifact_bytes: artifacts.iter().map(|artifact| artifact.bytes).sum(),
         ops: ops_measured,
         alerts,
+        shares: shares.or(before.shares),
         learnt: before.learnt.into_iter().chain(learnt).collect(),
     };
     let vars = || plan.vars.iter().map(|(name, json)| (name.clone(), json.clone().into_bytes())).collect();

@@ -17,6 +17,8 @@ pub(crate) enum Timer {
     Share,
     /// A gate may let somebody through.
     Gate(usize),
+    /// The sample has taken long enough.
+    End,
     /// Workers are to be looked at.
     Memory,
     /// Progress is to be shown.

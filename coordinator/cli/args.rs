@@ -46,6 +46,8 @@ pub(super) enum Command {
     Map(Map),
     /// What would run and what is stored; levels, critical path, what these workers make of it
     Plan(Plan),
+    /// How many workers this machine and this DAG are good for: the arithmetic, and the makespan with each number
+    Tune(Tune),
     /// Why a node would run, is cached, failed or was skipped: what its key is made of, and what of it changed
     Why {
         /// The manifest, as for `run`
@@ -148,6 +150,9 @@ pub(super) struct Run {
     /// Only what failed, timed out, was blocked or cancelled in the newest run of this manifest, and what it needs
     #[arg(long, conflicts_with = "only")]
     pub failed: bool,
+    /// Only a few nodes of each kind that no earlier run has measured, for at most so long, as `tune` does
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with_all = ["only", "failed"])]
+    pub sample: Option<Duration>,
     /// Run these nodes even if their results are stored
     #[arg(long, value_name = "NODE", num_args = 1..)]
     pub refresh: Vec<String>,
@@ -252,6 +257,27 @@ pub(super) struct Plan {
     /// As a graph for Graphviz; what is stored is filled
     #[arg(long, conflicts_with = "json")]
     pub dot: bool,
+}
+
+#[derive(clap::Args)]
+pub(super) struct Tune {
+    /// The manifest, as for `run`
+    pub manifest: PathBuf,
+    /// Look at these numbers of workers (default: some that make sense)
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = worker_number)]
+    pub workers: Vec<usize>,
+    /// Settings that go together: cpu, io, memory or large-data
+    #[arg(long, value_name = "NAME", value_parser = preset)]
+    pub preset: Option<&'static Preset>,
+    /// The longest that the sample may take
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = parse_duration)]
+    pub sample: Duration,
+    /// Run nothing: go by earlier runs and what the manifest says
+    #[arg(long)]
+    pub no_sample: bool,
+    /// As one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Subcommand)]
@@ -412,8 +438,13 @@ fn workers(text: &str) -> Result<WorkerCount, String> {
     if text == "auto" {
         return Ok(WorkerCount(None));
     }
+    let count = worker_number(text).map(|count| WorkerCount(Some(count)));
+    count.map_err(|_| "expected auto or a number from 1 to 10000".into())
+}
+
+fn worker_number(text: &str) -> Result<usize, String> {
     let count = text.parse().ok().filter(|n| (1..=10_000).contains(n));
-    count.map(|n| WorkerCount(Some(n))).ok_or_else(|| "expected auto or a number from 1 to 10000".into())
+    count.ok_or_else(|| "expected a number from 1 to 10000".into())
 }
 
 fn preset(name: &str) -> Result<&'static Preset, String> {

@@ -36,6 +36,7 @@ pub(super) fn map(args: &Map, store: &Path, runtime: &Runtime) -> Result<Exit, F
         store: store.into(),
         workers: args.workers.0,
         preset: None,
+        sample: None,
         only: Only::named(&[]),
         refresh: Vec::new(),
         keep_going: true,

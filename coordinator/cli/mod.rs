@@ -15,6 +15,7 @@ mod results;
 mod run;
 mod runs;
 mod store;
+mod tune;
 mod why;
 
 use std::io::Write;
@@ -49,6 +50,7 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run::run(&run, store, runtime),
         Command::Map(map) => map::map(&map, store, runtime),
         Command::Plan(plan) => plan::plan(&plan, store, runtime),
+        Command::Tune(tune) => tune::tune(&tune, store, runtime),
         Command::Why { manifest, node, json } => why::why(&manifest, &node, store, json, runtime),
         Command::Runs { json } => runs::list(store, json),
         Command::Status { run, json } => runs::status(store, run, json),

@@ -45,6 +45,7 @@ pub(super) fn run(args: &Run, store: &Path, runtime: &Runtime) -> Result<Exit, F
         workers: args.workers.0,
         preset: args.preset,
         only,
+        sample: args.sample,
         refresh: args.refresh.clone(),
         keep_going: args.keep_going,
         max_failures: args.max_failures,

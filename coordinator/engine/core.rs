@@ -33,7 +33,7 @@ use crate::pool::{Event, Pool};
 use crate::report::{Finished, Ran, Report};
 use crate::run::{Ending, Limits, RunError};
 use crate::schedule::{Scheduler, State};
-use crate::store::{JournalEntry, Layout, Outcome, Reader, RunDir, StoreDir, Writer};
+use crate::store::{JournalEntry, Layout, Outcome, Reader, RunDir, Shares, StoreDir, Writer};
 use crate::timers::{Timer, Timers};
 
 /// How often progress is told at the least.
@@ -121,6 +121,9 @@ pub(crate) struct Progressing {
     pub peak_private_bytes: u64,
     /// Places there may be at the most.
     pub(super) workers_max: usize,
+    /// A sample that is to end as soon as it has shown what its nodes take: the longest it may take, and its nodes.
+    pub(super) sample: Option<(Duration, HashSet<NodeId>)>,
+    pub shares: Option<Shares>,
     pub(super) memory: Memory,
     pub(super) admission: Admission,
     pub(super) guard: Guard,
@@ -138,12 +141,21 @@ pub(crate) struct Provision {
     pub machine: Machine,
     /// Artifacts that are mapped from files.
     pub artifacts: u64,
+    /// The longest that a sample may take, and its nodes.
+    pub sample: Option<(Duration, HashSet<NodeId>)>,
 }
 
 impl Provision {
     /// Nothing, for a run that runs nothing.
     pub fn none() -> Provision {
-        Provision { workers: (1, 1), budget: None, rooms: None, machine: Machine::here(), artifacts: 0 }
+        Provision {
+            workers: (1, 1),
+            budget: None,
+            rooms: None,
+            machine: Machine::here(),
+            artifacts: 0,
+            sample: None,
+        }
     }
 }
 
@@ -186,7 +198,8 @@ impl Progressing {
     }
 
     fn empty(plan: &Plan, provision: Provision) -> Progressing {
-        let Provision { workers: (workers, workers_max), budget, rooms, machine, artifacts } = provision;
+        let Provision { workers: (workers, workers_max), budget, rooms, machine, artifacts, sample } =
+            provision;
         Progressing {
             attached: false,
             places: (0..workers).map(|_| Place::default()).collect(),
@@ -224,6 +237,8 @@ impl Progressing {
             ending: Ending::Complete,
             peak_private_bytes: 0,
             workers_max,
+            sample,
+            shares: None,
             memory: Memory::new(machine, rooms.as_ref(), artifacts),
             admission: Admission::new(budget, workers),
             guard: Guard::new(rooms.as_ref()),
@@ -237,6 +252,7 @@ impl Engine<'_> {
     /// failed to become so, when this returns.
     pub fn run(&mut self) -> Result<(), RunError> {
         let result = self.turns();
+        self.measure_shares();
         if result.is_err() {
             // Nobody writes any more; if the disk was full, there may be room now for what is in hand.
             self.pool.end();
@@ -259,6 +275,9 @@ impl Engine<'_> {
     pub(super) fn turns(&mut self) -> Result<(), RunError> {
         let tick = self.report.interval().unwrap_or(TICK).min(TICK);
         self.state.timers.set(Instant::now() + tick, Timer::Tick);
+        if let Some((limit, _)) = &self.state.sample {
+            self.state.timers.set(Instant::now() + *limit, Timer::End);
+        }
         loop {
             self.expand();
             self.look_up()?;

@@ -29,6 +29,7 @@ mod publish;
 mod race;
 mod results;
 mod returns;
+mod sample;
 mod time;
 mod watch;
 

@@ -68,6 +68,7 @@ impl Engine<'_> {
             self.state.suspects.remove(&node);
             let cost = self.with_seen(worker, node, cost);
             self.costs.learn(self.costs.kind_of(&self.nodes, node), duration_ns, cost);
+            self.end_sample();
         }
         self.leave(node);
         if !self.is_taken(node) {

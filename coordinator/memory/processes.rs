@@ -38,6 +38,11 @@ impl Machine {
         bytes.reduce(|a, b| a + b)
     }
 
+    /// The pages of a process, those that it shares in equal parts (PSS).
+    pub fn proportional(&self, pid: u32) -> Option<u64> {
+        kilobytes(&fs::read_to_string(self.proc(&format!("{pid}/smaps_rollup"))).ok()?, "Pss:")
+    }
+
     /// All processes by their parent.
     pub fn children(&self) -> HashMap<u32, Vec<u32>> {
         let mut children: HashMap<u32, Vec<u32>> = HashMap::new();

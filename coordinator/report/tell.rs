@@ -220,6 +220,7 @@ impl Report {
         let mut fields = serde_json::to_value(summary).expect("a summary is plain data");
         if let Some(fields) = fields.as_object_mut() {
             fields.remove("learnt");
+            fields.remove("shares");
             fields.insert("run".into(), run.into());
         }
         self.event("run_finished", fields);

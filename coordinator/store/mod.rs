@@ -54,6 +54,6 @@ pub(crate) use lock::{Lock, holder};
 pub(crate) use netfs::network_file_system;
 pub(crate) use reader::{Lost, Reader};
 pub(crate) use record::{Extra, Place, Record};
-pub(crate) use runs::{RunDir, RunHeader, RunSummary, latest_summary};
+pub(crate) use runs::{RunDir, RunHeader, RunSummary, Shares, latest_summary};
 pub(crate) use verify::verify;
 pub(crate) use writer::{Writer, WriterSettings};

@@ -66,12 +66,24 @@ pub(crate) struct RunSummary {
     /// What this run measured, by op or Python function.
     #[serde(default)]
     pub ops: BTreeMap<String, OpStats>,
+    /// What processes take before they run anything, if this run or an earlier one has looked.
+    #[serde(default)]
+    pub shares: Option<Shares>,
     /// Thresholds that were passed, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub alerts: BTreeMap<String, Told>,
     /// What the next run expects, of ops that this one did not run too.
     #[serde(default)]
     pub learnt: BTreeMap<String, Learnt>,
+}
+
+/// Memory that is there whatever nodes run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Shares {
+    /// Coordinator, zygote and what all share, but for artifacts.
+    pub fixed_bytes: u64,
+    /// What a worker has for itself that runs nothing large.
+    pub worker_bytes: u64,
 }
 
 impl RunSummary {
