@@ -81,6 +81,7 @@ impl Log {
             workers: 0,
             pid: 0,
             started: 0,
+            is_sample: false,
             commit: String::new(),
         };
         let run = RunDir::create(&dir.path, &header)

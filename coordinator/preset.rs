@@ -74,6 +74,14 @@ impl Preset {
         PRESETS.iter().find(|preset| preset.name == name)
     }
 
+    /// The workers that it starts with on so many cores.
+    pub fn first(&self, cores: usize) -> usize {
+        match self.workers {
+            Workers::Fixed(count) => count,
+            Workers::Auto { from, .. } => from * cores,
+        }
+    }
+
     /// What it says, for people.
     pub fn describe(&self) -> String {
         let workers = match self.workers {

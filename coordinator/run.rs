@@ -162,6 +162,13 @@ pub(crate) struct RunResult {
     pub error: Option<RunError>,
 }
 
+impl RunResult {
+    /// Whether nothing kept it from its end.
+    pub fn ended_well(&self) -> bool {
+        self.ending == Ending::Complete && self.error.is_none()
+    }
+}
+
 /// Results of a store that is learnt before anybody knows what will be looked up.
 const LEARN_EARLY: u64 = 200_000;
 
@@ -258,6 +265,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         workers: workers as u64,
         pid: std::process::id(),
         started: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |t| t.as_secs()),
+        is_sample: options.sample.is_some(),
         commit: format!(
             "every {} results or {}",
             plan.settings.commit_every,

@@ -18,7 +18,7 @@ Exit codes:
   2         the command line or the manifest is wrong; nothing ran
   3         an artifact is missing, malformed or changed
   4         the store is unusable: disk full, damaged, or locked by a live run
-  5         it does not fit: processes refused, or stdout takes no more
+  5         it does not fit: memory (with the arithmetic), processes refused, or stdout takes no more
   70        a bug in forkyard, or its zygote was killed
   129, 130, 143  interrupted by SIGHUP, Ctrl-C, SIGTERM";
 
@@ -138,7 +138,7 @@ pub(super) enum Command {
 pub(super) struct Run {
     /// The manifest: TOML or JSON Lines, plain, gzip or zstd; `-` is standard input
     pub manifest: PathBuf,
-    /// How many worker processes; auto: one a core
+    /// How many worker processes; auto: one a core, and more while they only wait and memory allows
     #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = workers)]
     pub workers: WorkerCount,
     /// Settings that go together: cpu, io, memory or large-data
@@ -197,7 +197,7 @@ pub(super) struct Map {
     /// A file that all workers share, as forkyard.artifact("NAME") or $FORKYARD_ARTIFACT_NAME
     #[arg(short = 'a', long = "artifact", value_name = "NAME=FILE")]
     pub artifacts: Vec<String>,
-    /// How many worker processes; auto: one a core
+    /// How many worker processes; auto: one a core, and more while they only wait and memory allows
     #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = workers)]
     pub workers: WorkerCount,
     /// The Python interpreter (default: python3)
@@ -248,6 +248,9 @@ pub(super) struct Plan {
     /// For how many workers; auto: one a core
     #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = workers)]
     pub workers: WorkerCount,
+    /// Settings that go together: cpu, io, memory or large-data
+    #[arg(long, value_name = "NAME", value_parser = preset)]
+    pub preset: Option<&'static Preset>,
     /// Only these nodes and what they need
     #[arg(long, value_name = "NODE", num_args = 1..)]
     pub only: Vec<String>,

@@ -35,7 +35,7 @@ fn newest_of(store: &Path, manifest: &Path) -> Result<RunDir, Failure> {
     let dir = StoreDir::new(store);
     dir.layout()?;
     let path = absolute(manifest);
-    let is_of = |run: &RunDir| run.header().is_some_and(|header| header.path == path);
+    let is_of = |run: &RunDir| run.header().is_some_and(|header| header.path == path && !header.is_sample);
     dir.runs()?.into_iter().rev().find(is_of).ok_or_else(|| {
         let message = format!(
             "--failed: store {} has no earlier run of {}; run it without --failed",

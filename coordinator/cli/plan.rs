@@ -15,6 +15,7 @@ use crate::crew::cores;
 use crate::dry_run::{DryRun, Fate};
 use crate::init::Runtime;
 use crate::only::Only;
+use crate::preset::Preset;
 use crate::text;
 
 pub(super) fn plan(args: &Plan, store: &Path, runtime: &Runtime) -> Result<Exit, Failure> {
@@ -26,9 +27,18 @@ pub(super) fn plan(args: &Plan, store: &Path, runtime: &Runtime) -> Result<Exit,
     }
     let times = Times::of(&dry);
     let shape = Shape::of(&dry, &times);
-    let forecast = shape.forecast(&dry, &times, args.workers.0.unwrap_or_else(cores));
-    let analysis =
-        Analysis { nodes: dry.wanted().count(), to_run: dry.to_run().count(), dry, times, shape, forecast };
+    let preset = args.preset.or(dry.settings().preset);
+    let workers = args.workers.0.or(preset.map(|preset| preset.first(cores())));
+    let forecast = shape.forecast(&dry, &times, workers.unwrap_or_else(cores));
+    let analysis = Analysis {
+        nodes: dry.wanted().count(),
+        to_run: dry.to_run().count(),
+        dry,
+        times,
+        shape,
+        forecast,
+        preset,
+    };
     let printing = if args.json { analysis.json(&mut out) } else { analysis.text(&mut out) };
     printed(printing.and_then(|()| out.flush()))
 }
@@ -41,6 +51,7 @@ struct Analysis {
     times: Times,
     shape: Shape,
     forecast: Forecast,
+    preset: Option<&'static Preset>,
 }
 
 /// Nodes of the critical path that people are shown.
@@ -52,7 +63,7 @@ impl Analysis {
     }
 
     fn json(&self, out: &mut impl Write) -> io::Result<()> {
-        let Analysis { dry, nodes, to_run, times, shape, forecast } = self;
+        let Analysis { dry, nodes, to_run, times, shape, forecast, preset } = self;
         let path: Vec<_> = shape.critical_path.iter().map(|node| self.name(*node)).collect();
         let object = json!({
             "v": 1,
@@ -73,12 +84,13 @@ impl Analysis {
             "to_run": to_run,
             "cached": dry.cached(),
             "artifact_bytes": dry.artifact_bytes,
+            "preset": preset.map(|preset| preset.name),
         });
         writeln!(out, "{object}")
     }
 
     fn text(&self, out: &mut impl Write) -> io::Result<()> {
-        let Analysis { dry, nodes, to_run, times, shape, forecast } = self;
+        let Analysis { dry, nodes, to_run, times, shape, forecast, .. } = self;
         let [nodes_word, edges, levels] =
             [(*nodes, "node"), (shape.edges, "edge"), (shape.level_widths.len(), "level")]
                 .map(|(count, noun)| text::plural(count, noun));
@@ -88,6 +100,9 @@ impl Analysis {
         let cached = text::count(dry.cached() as u64);
         writeln!(out, "{nodes_word}, {edges}, {levels}, the widest of {width}")?;
         writeln!(out, "{} would run, {cached} cached", text::plural(*to_run, "node"))?;
+        if let Some(preset) = self.preset {
+            writeln!(out, "preset {}: {}", preset.name, preset.describe())?;
+        }
         if dry.artifact_bytes > 0 {
             writeln!(out, "artifacts: {}", text::bytes(dry.artifact_bytes))?;
         }

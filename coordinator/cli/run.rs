@@ -60,6 +60,10 @@ pub(super) fn run(args: &Run, store: &Path, runtime: &Runtime) -> Result<Exit, F
     if !args.quiet {
         eprintln!("{}", summary(&result, store));
     }
+    if args.sample.is_some() && result.ended_well() && result.summary.failed + result.summary.timed_out == 0 {
+        // That it left nodes is what it is for.
+        return Ok(Exit::Ok);
+    }
     exit(result)
 }
 

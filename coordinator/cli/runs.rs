@@ -9,6 +9,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::exit::{Exit, Failure, printed};
+use crate::cost::OpStats;
+use crate::stats::Summary;
 use crate::store::{JournalEntry, Outcome, RunDir, RunHeader, StoreDir, holder, read_journal};
 use crate::text;
 
@@ -94,12 +96,13 @@ pub(super) fn status(store: &Path, run: Option<u64>, as_json: bool) -> Result<Ex
     // The header was written before anybody knew of items.
     let known = header.nodes.max(nodes.len() as u64);
     let state = state(store, &run, &header);
+    let (ops, alerts) = run.summary().map(|summary| (summary.ops, summary.alerts)).unwrap_or_default();
     let mut out = std::io::stdout().lock();
     if as_json {
         let failures: Vec<_> = failures.iter().map(|e| json!({ "node": e.node, "outcome": e.outcome.word(), "attempt": e.attempt, "error": e.error })).collect();
         let status = json!({ "v": 1, "run": run.id, "state": state, "manifest": header.manifest, "nodes": known,
             "workers": header.workers, "pid": header.pid, "started": header.started, "commit": header.commit,
-            "counts": counts, "failures": failures });
+            "counts": counts, "failures": failures, "ops": ops, "alerts": alerts });
         return printed(writeln!(out, "{status}"));
     }
     let mut lines = vec![
@@ -112,6 +115,12 @@ pub(super) fn status(store: &Path, run: Option<u64>, as_json: bool) -> Result<Ex
         format!("durable: {}", header.commit),
     ];
     lines.extend(counts.iter().map(|(word, count)| format!("  {word:<10} {}", text::count(*count))));
+    lines.extend(op_lines(&ops));
+    for (name, told) in &alerts {
+        let times =
+            if told.count > 1 { format!(" ({} times)", text::count(told.count)) } else { String::new() };
+        lines.push(format!("alert {name}{times}: {}", told.message));
+    }
     for entry in failures {
         let took = text::duration(Duration::from_micros(entry.duration_us));
         let error = entry.error.as_deref().unwrap_or_default();
@@ -123,4 +132,32 @@ pub(super) fn status(store: &Path, run: Option<u64>, as_json: bool) -> Result<Ex
         ));
     }
     printed(lines.iter().try_for_each(|line| writeln!(out, "{line}")))
+}
+
+/// What each op or function took: a line for its time, for its processor time and for its private memory.
+fn op_lines(ops: &BTreeMap<String, OpStats>) -> Vec<String> {
+    let seconds = |value: f64| text::duration(Duration::from_secs_f64(value.max(0.0)));
+    let bytes = |value: f64| text::bytes(value as u64);
+    let width = ops.keys().map(String::len).max().unwrap_or(0).max("node".len());
+    let line = |name: &str, what: &str, of: &Summary, show: &dyn Fn(f64) -> String| {
+        let [mean, median, std, min, max, p95, p99] =
+            [of.mean, of.median, of.std, of.min, of.max, of.p95, of.p99].map(show);
+        let count = text::count(of.count);
+        format!(
+            "  {name:<width$}  {what:<7}  {count:>9}  {mean:>9}  {median:>9}  {std:>9}  {min:>9}  {max:>9}  {p95:>9}  {p99:>9}"
+        )
+    };
+    let mut lines = Vec::new();
+    if !ops.is_empty() {
+        lines.push(format!(
+            "  {:<width$}  {:<7}  {:>9}  {:>9}  {:>9}  {:>9}  {:>9}  {:>9}  {:>9}  {:>9}",
+            "node", "", "count", "mean", "median", "std", "min", "max", "p95", "p99"
+        ));
+    }
+    for (name, stats) in ops {
+        lines.push(line(name, "time", &stats.seconds, &seconds));
+        lines.extend(stats.cpu_seconds.iter().map(|cpu| line("", "cpu", cpu, &seconds)));
+        lines.extend(stats.private_bytes.iter().map(|held| line("", "memory", held, &bytes)));
+    }
+    lines
 }

@@ -127,6 +127,10 @@ pub(crate) struct Progressing {
     pub(super) memory: Memory,
     pub(super) admission: Admission,
     pub(super) guard: Guard,
+    /// The worker whose mappings were looked at last.
+    pub(super) shared_seen: usize,
+    /// Workers that have copied artifacts, of which it was told.
+    pub(super) copied: HashSet<(WorkerId, usize)>,
     pub watch: Watch,
 }
 
@@ -242,6 +246,8 @@ impl Progressing {
             memory: Memory::new(machine, rooms.as_ref(), artifacts),
             admission: Admission::new(budget, workers),
             guard: Guard::new(rooms.as_ref()),
+            shared_seen: 0,
+            copied: HashSet::new(),
             watch: Watch::new(plan.settings.alerts.clone()),
         }
     }

@@ -30,6 +30,7 @@ mod race;
 mod results;
 mod returns;
 mod sample;
+mod sharing;
 mod time;
 mod watch;
 

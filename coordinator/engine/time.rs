@@ -17,6 +17,7 @@ impl Engine<'_> {
                 Timer::Memory => self.look_if_due(now),
                 Timer::Tick => {
                     self.look_at_python();
+                    self.look_at_sharing();
                     let status = self.status();
                     self.report.show(&status);
                     self.state.timers.set(now + tick, Timer::Tick);

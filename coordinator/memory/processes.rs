@@ -43,6 +43,20 @@ impl Machine {
         kilobytes(&fs::read_to_string(self.proc(&format!("{pid}/smaps_rollup"))).ok()?, "Pss:")
     }
 
+    /// What a process has copied of each of these files (by device and inode) where it has mapped them, in bytes.
+    pub fn copied_of(&self, pid: u32, files: &[(u64, u64)]) -> Option<Vec<u64>> {
+        let maps = fs::read_to_string(self.proc(&format!("{pid}/smaps"))).ok()?;
+        let (mut copied, mut at) = (vec![0; files.len()], None);
+        for line in maps.lines() {
+            if let Some(of) = mapped_file(line) {
+                at = files.iter().position(|file| *file == of);
+            } else if let Some(at) = at {
+                copied[at] += kilobytes(line, "Anonymous:").unwrap_or(0);
+            }
+        }
+        Some(copied)
+    }
+
     /// All processes by their parent.
     pub fn children(&self) -> HashMap<u32, Vec<u32>> {
         let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
@@ -62,6 +76,15 @@ impl Machine {
         });
         times.reduce(|a, b| (a.0 + b.0, a.1 + b.1))
     }
+}
+
+/// The file in the first line of a mapping: `FROM-TO RIGHTS OFFSET MAJOR:MINOR INODE PATH`.
+fn mapped_file(line: &str) -> Option<(u64, u64)> {
+    let mut fields = line.split_whitespace();
+    fields.next()?.split_once('-')?;
+    let (major, minor) = fields.nth(2)?.split_once(':')?;
+    let hex = |text| u64::from_str_radix(text, 16).ok();
+    Some((nix::sys::stat::makedev(hex(major)?, hex(minor)?), fields.next()?.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -85,6 +108,14 @@ mod tests {
             (garbled.private_of(8), garbled.exact_private(8), garbled.schedstat(8)),
             (None, None, None)
         );
+    }
+
+    #[test]
+    fn copies_of_mapped_files_are_found() {
+        let copied =
+            |pid| captured("v1-nested").copied_of(pid, &[(nix::sys::stat::makedev(0xfe, 0), 77), (1, 2)]);
+        assert_eq!(copied(41), Some(vec![12 << 20, 0]));
+        assert_eq!(copied(43), None);
     }
 
     #[test]

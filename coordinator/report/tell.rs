@@ -130,6 +130,26 @@ impl Report {
         self.event("worker_recycled", json!({ "worker": worker.0, "private_bytes": private_bytes }));
     }
 
+    /// A process of a worker has pages of an artifact for itself, which all should share.
+    pub fn sharing_broken(
+        &mut self,
+        (worker, pid): (WorkerId, u32),
+        artifact: &str,
+        copied: u64,
+        node: Option<&str>,
+    ) {
+        self.event(
+            "sharing_broken",
+            json!({ "worker": worker.0, "pid": pid, "artifact": artifact, "private_bytes": copied, "node": node }),
+        );
+        let during = node.map_or(String::new(), |node| format!(" while it runs {node}"));
+        self.progress.say(&format!(
+            "worker {} (process {pid}) has its own copy of {} of artifact {artifact}{during}: it writes to what it has mapped; open it read-only",
+            worker.0,
+            text::bytes(copied)
+        ));
+    }
+
     /// Memory is short, or no longer; what was seen, what is done, and why.
     pub fn pressure(
         &mut self,

@@ -34,6 +34,9 @@ pub(crate) struct RunHeader {
     pub started: u64,
     /// The loss window, in words.
     pub commit: String,
+    /// Whether it was only to show what nodes take.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_sample: bool,
     /// Variables that `--context` gave, as JSON by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub given: BTreeMap<String, String>,

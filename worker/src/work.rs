@@ -317,6 +317,9 @@ impl<'a> Worker<'a> {
             Ok(()) => {
                 let pid = self.python.pid().unwrap_or_default();
                 self.python_meter = Some(Meter::of(pid));
+                // As this worker itself, should memory run out.
+                let score = std::fs::read("/proc/self/oom_score_adj").unwrap_or_default();
+                std::fs::write(format!("/proc/{pid}/oom_score_adj"), score).ok();
                 ToCoordinator::Python(self.id, pid)
             }
             Err(NoChild::Gone) => return Err(Stop::PythonEnded),

@@ -84,6 +84,15 @@ pub fn start(ops: &Ops) -> std::io::Result<Zygote> {
     }
 }
 
+/// Should the kernel have to kill somebody for want of memory, it is to be a worker, and what that has started: a task
+/// can be run again.
+fn offer_to_the_kernel() {
+    let path = "/proc/self/oom_score_adj";
+    let own = std::fs::read_to_string(path).ok().and_then(|score| score.trim().parse::<i32>().ok());
+    // Where it cannot be said, the kernel chooses by itself.
+    std::fs::write(path, (own.unwrap_or(0) + 500).min(1000).to_string()).ok();
+}
+
 /// What a worker is born with.
 struct Birth {
     zygote: u32,
@@ -316,6 +325,7 @@ impl<'a> Loop<'a> {
             prctl::set_name(c"forkyard-worker")?;
             prctl::set_child_subreaper(true)?;
             prctl::set_no_new_privs()?;
+            offer_to_the_kernel();
             sigprocmask(SigmaskHow::SIG_SETMASK, Some(&inherited_mask), None)?;
             attached.guard()?;
             Ok(Worker::new(birth.worker, ops, attached, &outbox, birth.doorbell)?.serve(birth.ends)?)
