@@ -63,6 +63,12 @@ impl Times {
         Times { times, guessed }
     }
 
+    /// The same with something between the nodes.
+    pub fn longer_by(&self, between: impl Fn(Duration) -> Duration) -> Times {
+        let times = self.times.iter().map(|time| *time + between(*time)).collect();
+        Times { times, guessed: self.guessed }
+    }
+
     /// The time of a node.
     pub fn get(&self, node: NodeId) -> Duration {
         self.times[node.index()]
@@ -129,7 +135,7 @@ pub(crate) fn course(dry: &DryRun, times: &Times, means: Means, everything: bool
     simulate(&dry.graph, dry.urgencies(|node| times.get(node)), means, |node| match dry.fate(node) {
         Fate::Unwanted => Demand::Unwanted,
         Fate::Nothing => Demand::Nothing,
-        Fate::Cached(took) if everything => load(node, took),
+        Fate::Cached(_) if everything => load(node, times.get(node)),
         Fate::Cached(_) => Demand::Nothing,
         Fate::Runs => load(node, times.get(node)),
     })

@@ -23,6 +23,16 @@ const WORKERS_MAX: usize = 1024;
 /// A node that keeps a core busy for less than this part of its time waits for something else.
 const WAITS_BELOW: f64 = 0.5;
 
+/// From the command to the first node.
+const START: Duration = Duration::from_millis(15);
+
+/// What lies between two nodes on one worker: it reports, the coordinator wakes up, chooses, sends, and the worker wakes up.
+/// Short nodes travel together, and share that.
+const BETWEEN: Duration = Duration::from_micros(150);
+
+/// What a worker costs the coordinator and the zygote.
+const KEPT_FOR_WORKER: u64 = 100 << 10;
+
 /// What is known of one kind of node.
 pub(crate) struct Kind {
     pub name: String,
@@ -69,20 +79,21 @@ impl Tuning {
     /// Of a run of everything, on these numbers of workers or on some that make sense.
     pub fn of(dry: &DryRun, times: &Times, budget: Budget, shares: Shares, asked: &[usize]) -> Tuning {
         let kinds = kinds(dry, times);
-        let idle = shares.worker_bytes.max(1);
+        let idle = shares.worker_bytes + KEPT_FOR_WORKER;
         let private = kinds.iter().map(|kind| kind.private).max().unwrap_or(0).max(idle);
         let fits = budget.fits(private);
         let width =
             dry.wanted().filter(|node| dry.fate(*node) != Fate::Nothing).count().clamp(1, WORKERS_MAX);
         let counts = if asked.is_empty() { numbers(fits.min(width)) } else { asked.to_vec() };
         let left = budget.for_workers();
+        let spaced = times.longer_by(|time| BETWEEN.min(time / 10));
         let row = |workers: usize| {
             let means = Means { workers, cores: cores(), budget: Some(left), idle };
-            let course = course(dry, times, means, true);
+            let course = course(dry, &spaced, means, true);
             let (fixed, artifacts) = (shares.fixed_bytes, budget.artifacts);
             Row {
                 workers,
-                makespan: course.makespan,
+                makespan: START + course.makespan,
                 bytes: fixed + artifacts + course.private,
                 naive: fixed + workers as u64 * artifacts + course.private,
             }

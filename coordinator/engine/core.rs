@@ -258,7 +258,6 @@ impl Engine<'_> {
     /// failed to become so, when this returns.
     pub fn run(&mut self) -> Result<(), RunError> {
         let result = self.turns();
-        self.measure_shares();
         if result.is_err() {
             // Nobody writes any more; if the disk was full, there may be room now for what is in hand.
             self.pool.end();
@@ -275,6 +274,7 @@ impl Engine<'_> {
         }
         self.writer.flush();
         result?;
+        self.measure_shares();
         self.check_writer()
     }
 

@@ -14,9 +14,9 @@ WORKERS, RUN_S = (2, 16), 8.0
 GOAL_RATIO = 1.05
 
 
-def imported(forkyard, trace, path, scale):
+def imported(forkyard, trace, path, scale, op="sleep"):
     """The manifest of a trace whose tasks take so many times as long."""
-    command = [forkyard, "import", "wfformat", trace, "--time-scale", f"{scale:.9g}"]
+    command = [forkyard, "import", "wfformat", trace, "--time-scale", f"{scale:.9g}", "--op", op]
     with open(path, "w") as file:
         subprocess.run(command, stdout=file, check=True)
     return path
