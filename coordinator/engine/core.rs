@@ -25,7 +25,7 @@ use crate::artifacts::OpenArtifact;
 use crate::attempts::Attempts;
 use crate::cost::Costs;
 use crate::key::{Keys, ResultId};
-use crate::memory::{Machine, Rooms};
+use crate::memory::{Fences, Machine, Rooms};
 use crate::nodes::Nodes;
 use crate::places::Place;
 use crate::plan::{Flow, Plan};
@@ -127,6 +127,7 @@ pub(crate) struct Progressing {
     pub(super) memory: Memory,
     pub(super) admission: Admission,
     pub(super) guard: Guard,
+    pub(super) fences: Fences,
     /// The worker whose mappings were looked at last.
     pub(super) shared_seen: usize,
     /// Workers that have copied artifacts, of which it was told.
@@ -204,6 +205,7 @@ impl Progressing {
     fn empty(plan: &Plan, provision: Provision) -> Progressing {
         let Provision { workers: (workers, workers_max), budget, rooms, machine, artifacts, sample } =
             provision;
+        let fences = Fences::new(&machine);
         Progressing {
             attached: false,
             places: (0..workers).map(|_| Place::default()).collect(),
@@ -246,6 +248,7 @@ impl Progressing {
             memory: Memory::new(machine, rooms.as_ref(), artifacts),
             admission: Admission::new(budget, workers),
             guard: Guard::new(rooms.as_ref()),
+            fences,
             shared_seen: 0,
             copied: HashSet::new(),
             watch: Watch::new(plan.settings.alerts.clone()),

@@ -28,6 +28,10 @@ impl Engine<'_> {
                 self.state.places[worker.index()].life = Life::Runs(pid);
                 self.pool.note_worker(pid);
                 self.report.worker_started(worker, pid);
+                let running = self.state.places[worker.index()].running();
+                if let Some(limit) = running.and_then(|node| self.memory_limit(node)) {
+                    self.fence(worker, limit);
+                }
                 Ok(())
             }
             ToCoordinator::Zygote(FromZygote::ForkFailed(worker, error)) => {
@@ -37,6 +41,10 @@ impl Engine<'_> {
                 let place = &mut self.state.places[worker.index()];
                 let inherited = self.state.memory.machine.private_of(pid);
                 (place.python, place.python_inherited) = (Some(pid), inherited.map_or(0, |p| p.bytes()));
+                let running = place.running();
+                if let Some(limit) = running.and_then(|node| self.memory_limit(node)) {
+                    self.fence(worker, limit);
+                }
                 // Its own end may hide its environment while what it has started is still below it.
                 self.pool.note_worker(pid);
                 Ok(())
@@ -99,6 +107,8 @@ impl Engine<'_> {
         if place.life != Life::Refused {
             place.life = Life::Empty;
         }
+        let over = running.and_then(|node| self.blame_limit(worker, node, &format!("its worker {end}")));
+        self.state.fences.gone(worker);
         let held_bytes = self.state.admission.seen(worker);
         self.state.admission.gone(worker);
         self.dir.clear_tmp(Some(pid));
@@ -140,6 +150,9 @@ impl Engine<'_> {
             }
             // Killed by us, because the user interrupted or because its neighbour was late.
             Some(_) => self.give_back(node),
+            None if over.is_some() => {
+                self.on_trouble(node, Trouble::Error, over.unwrap_or_default(), ran, log)
+            }
             None if end == End::Signal(Signal::SIGKILL as i32) && self.kernel_killed() => {
                 let evidence = "the kernel killed its worker for want of memory";
                 self.on_memory(node, held_bytes, evidence, ran);

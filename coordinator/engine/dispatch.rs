@@ -143,7 +143,11 @@ impl Engine<'_> {
         for node in &nodes {
             self.state.admission.start(*node, self.memory_of(*node), worker);
         }
+        let limit = nodes.first().and_then(|node| self.memory_limit(*node));
         self.state.places[worker.index()].sent(slot, number, nodes);
+        if let Some(limit) = limit {
+            self.fence(worker, limit);
+        }
         self.pool.send(worker, Batch { number, slot: slot as u8, tasks });
         self.look_soon();
         true
@@ -180,6 +184,13 @@ impl Engine<'_> {
                     break;
                 }
                 let bytes = self.memory_of(node);
+                if self.memory_limit(node).is_some() {
+                    // It goes alone: the limit is its own.
+                    if !nodes.is_empty() || !self.state.places[worker.index()].is_idle() {
+                        break;
+                    }
+                    limit = 1;
+                }
                 if !self.state.admission.admits(node, bytes.max(most), worker) {
                     if !nodes.is_empty() {
                         break;
@@ -205,9 +216,14 @@ impl Engine<'_> {
             self.scheduler.chain(nodes[at], |user| {
                 let kind = self.costs.kind_of(&self.nodes, user);
                 let room = taken + chained.len() < self.costs.batch(kind, 1, workers);
+                let has_limit = |node: NodeId| {
+                    self.nodes.detail(node).is_some_and(|detail| detail.memory_limit.is_some())
+                };
                 let is_big =
                     self.costs.private_max(kind).max(said_memory(&self.nodes, user)) > most.max(SMALL_BYTES);
                 if !room
+                    || has_limit(nodes[at])
+                    || has_limit(user)
                     || is_big
                     || self.nodes.is_concurrent(user)
                     || !keys.is_known_early(&self.nodes, user)

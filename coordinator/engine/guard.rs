@@ -207,6 +207,26 @@ impl Engine<'_> {
         *times < 3
     }
 
+    /// What a node may hold at the most.
+    pub(super) fn memory_limit(&self, node: NodeId) -> Option<u64> {
+        self.nodes.detail(node)?.memory_limit
+    }
+
+    /// Has the kernel keep the limit of what a worker runs, where it does that for us.
+    pub(super) fn fence(&mut self, worker: WorkerId, limit: u64) {
+        let place = &self.state.places[worker.index()];
+        // One that is not born yet is fenced when it is.
+        let Life::Runs(pid) = place.life else { return };
+        let processes: Vec<u32> = [Some(pid), place.python].into_iter().flatten().collect();
+        self.state.fences.close(worker, &processes, limit);
+    }
+
+    /// What a failure is to be called if it comes from a limit that the kernel keeps.
+    pub(super) fn blame_limit(&self, worker: WorkerId, node: NodeId, why: &str) -> Option<String> {
+        let limit = self.memory_limit(node).filter(|_| self.state.fences.has_killed(worker))?;
+        Some(format!("it took more than its memory_limit of {}: {why}", text::bytes(limit)))
+    }
+
     /// A node holds more than it may.
     pub(super) fn pass_limit(&mut self, worker: WorkerId, node: NodeId, held: u64, limit: u64) {
         let place = &mut self.state.places[worker.index()];

@@ -51,6 +51,7 @@ impl Engine<'_> {
         }
         if self.state.places[worker.index()].is_idle() {
             self.state.admission.reserve(worker, 0);
+            self.state.fences.open(worker);
         }
         self.retire(worker);
         Ok(())
@@ -85,7 +86,12 @@ impl Engine<'_> {
                 self.blocked(node, blocked);
             }
             Ok(value) => self.on_result(node, value, Extra { writes, generates, winner: None }, ran, log),
-            Err(failure) => self.on_failure(node, failure, ran, log),
+            Err(mut failure) => {
+                if let Some(why) = self.blame_limit(worker, node, &failure.message) {
+                    failure.message = why;
+                }
+                self.on_failure(node, failure, ran, log);
+            }
         }
     }
 

@@ -171,7 +171,7 @@ fn number(path: &Path) -> Option<u64> {
 }
 
 /// The sum of some lines like `active_file 4096`; all of them must be there.
-fn counter(path: &Path, names: &[&str]) -> Option<u64> {
+pub(super) fn counter(path: &Path, names: &[&str]) -> Option<u64> {
     let text = fs::read_to_string(path).ok()?;
     let value = |wanted: &&str| -> Option<u64> {
         let mut lines = text.lines().filter_map(|line| line.split_once(' '));

@@ -5,12 +5,14 @@
 mod alarms;
 mod budget;
 mod cgroups;
+mod fences;
 mod machine;
 mod processes;
 
 pub(crate) use alarms::Alarms;
 pub(crate) use budget::{Budget, PYTHON_BYTES, WORKER_BYTES};
 pub(crate) use cgroups::Version;
+pub(crate) use fences::Fences;
 #[cfg(test)]
 pub(crate) use machine::captured;
 pub(crate) use machine::{Machine, Rooms};
