@@ -27,7 +27,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use parking_lot::Mutex;
 
-use crate::memory::Alarms;
+use crate::memory::{Alarms, Machine};
 use crate::{limits, sweep, threads};
 
 /// How long the coordinator looks for the next message before it sleeps.
@@ -308,9 +308,11 @@ impl Pool {
     }
 
     /// From now on it is an event when the kernel says that memory gets short.
-    pub fn watch_memory(&self, alarms: Alarms) -> io::Result<()> {
+    pub fn watch_memory(&self, machine: Machine) -> io::Result<()> {
         let (noticed, wake) = (self.noticed.clone(), self.waker());
         threads::start("memory watch", move || {
+            // Here, for the kernel takes some milliseconds for each.
+            let alarms = Alarms::set(&machine);
             while alarms.wait() {
                 let mut noticed = noticed.lock();
                 if !noticed.iter().any(|event| matches!(event, Event::Memory)) {

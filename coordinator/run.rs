@@ -23,7 +23,7 @@ use crate::init::Runtime;
 use crate::key::Keys;
 use crate::limits::{self, FILES_PER_WORKER};
 use crate::manifest::{self, ManifestError, OnFailure, PythonSettings, nearest};
-use crate::memory::{Alarms, Machine};
+use crate::memory::Machine;
 use crate::nodes::Nodes;
 use crate::only::Only;
 use crate::plan::Plan;
@@ -282,8 +282,6 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         &dir.path.display().to_string(),
     );
     pool.watch_signals().map_err(|error| RunError::Pool(format!("watch for signals: {error}")))?;
-    pool.watch_memory(Alarms::set(&machine))
-        .map_err(|error| RunError::Pool(format!("watch the memory: {error}")))?;
     let writer = Writer::start(&dir, layout, &run_dir, writer_settings(plan, &artifacts, &pool)?)
         .map_err(RunError::Open)?;
 

@@ -41,6 +41,8 @@ pub(crate) struct Memory {
     every: Duration,
     /// What workers held when they were last looked at.
     pub(super) private: u64,
+    /// Whether the kernel has been asked to wake us.
+    is_watched: bool,
     /// When they are looked at next.
     due: Option<Instant>,
 }
@@ -56,6 +58,7 @@ impl Memory {
             copied_by_python: 0,
             every: SOON,
             private: 0,
+            is_watched: false,
             due: None,
         }
     }
@@ -93,6 +96,10 @@ impl Engine<'_> {
     /// Looks at all workers, and acts on what it sees.
     pub(super) fn look_at_memory(&mut self, now: Instant) {
         self.state.memory.due = None;
+        if !std::mem::replace(&mut self.state.memory.is_watched, true) {
+            // Not before: a run that is over by now needs none. Without it we still look.
+            self.pool.watch_memory(self.state.memory.machine.clone()).ok();
+        }
         if self.state.memory.inherited == 0 {
             let zygote = self.state.memory.machine.private_of(self.pool.zygote());
             self.state.memory.inherited = zygote.map_or(0, |private| private.bytes());

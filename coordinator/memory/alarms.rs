@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::cgroups::Version;
-use super::machine::Machine;
+use super::machine::{Machine, NO_LIMIT};
 
 /// Tasks waited for memory for a tenth of a second within one. (Microseconds.)
 const PRESSURE: &[u8] = b"some 100000 1000000\0";
@@ -83,7 +83,8 @@ fn pressure(path: &Path) -> Option<File> {
 /// Has a v1 cgroup tell when it has used these parts of its limit.
 fn thresholds(dir: &Path) -> Vec<EventFd> {
     let limit = std::fs::read_to_string(dir.join("memory.limit_in_bytes")).ok();
-    let Some(limit) = limit.and_then(|limit| limit.trim().parse::<u64>().ok()) else { return Vec::new() };
+    let limit = limit.and_then(|limit| limit.trim().parse::<u64>().ok());
+    let Some(limit) = limit.filter(|limit| *limit < NO_LIMIT) else { return Vec::new() };
     let tell = |part: &f64| {
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).ok()?;
         let usage = File::open(dir.join("memory.usage_in_bytes")).ok()?;

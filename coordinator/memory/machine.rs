@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::cgroups::{Cgroup, Version};
 
 /// A machine, or a captured tree of its files.
+#[derive(Clone)]
 pub(crate) struct Machine {
     root: PathBuf,
 }
@@ -62,7 +63,7 @@ impl Rooms {
 }
 
 /// From here up, v1 means that there is no limit.
-const NO_LIMIT: u64 = 1 << 62;
+pub(super) const NO_LIMIT: u64 = 1 << 62;
 
 impl Machine {
     /// The machine that this process runs on.
