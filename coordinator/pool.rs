@@ -1,12 +1,14 @@
 //! The coordinator's side of the processes below it: starts the zygote, asks it to fork and to kill,
 //! sends batches, and receives everything in one inbox. Knows nothing of nodes beyond their numbers.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use crossbeam::channel::{self, Sender};
 use forkyard_shared::codec::{self, Frame};
 use forkyard_shared::ids::{NodeId, WorkerId};
 use forkyard_shared::mapping::PulseBoard;
@@ -75,7 +77,7 @@ pub(crate) fn hold_pauses() -> io::Result<()> {
     Ok(pause_signals().thread_block()?)
 }
 
-/// Something one of our own threads wants the event loop to see.
+/// Things that our own threads want the event loop to see.
 type Noticed = Arc<Mutex<Vec<Event>>>;
 
 /// The way to a worker.
@@ -91,8 +93,11 @@ pub(crate) struct Pool {
     control: Arc<OwnedFd>,
     ends: IpcSender<WorkerEnds>,
     inbox: IpcReceiver<Frame>,
-    wake: IpcSender<Frame>,
+    /// To the thread that makes the event loop look up.
+    wake: Sender<()>,
     noticed: Noticed,
+    /// Whether they may have noticed more than was told.
+    woken: Cell<bool>,
     interrupted: Arc<AtomicBool>,
     paused: Arc<AtomicBool>,
     pulses: PulseBoard,
@@ -114,8 +119,9 @@ impl Pool {
             control: Arc::new(zygote.control),
             ends: zygote.ends,
             inbox: zygote.inbox,
-            wake: zygote.wake,
+            wake: start_waker(zygote.wake)?,
             noticed: Noticed::default(),
+            woken: Cell::new(false),
             interrupted: Arc::default(),
             paused: Arc::default(),
             pulses: PulseBoard::new(workers)?,
@@ -239,6 +245,9 @@ impl Pool {
 
     /// Waits for the next event, at most until `limit` from now.
     pub fn next(&self, limit: Option<Duration>) -> Result<Option<Event>, String> {
+        if self.woken.get() {
+            return Ok(Some(self.noticed()));
+        }
         let start = std::time::Instant::now();
         let frame = loop {
             match self.inbox.try_recv() {
@@ -268,20 +277,32 @@ impl Pool {
         };
         match codec::decode(&frame.0) {
             Ok(ToCoordinator::Wake) => {
-                let mut noticed = self.noticed.lock();
-                let event =
-                    if noticed.is_empty() { Event::Message(ToCoordinator::Wake) } else { noticed.remove(0) };
-                Ok(Some(event))
+                self.woken.set(true);
+                Ok(Some(self.noticed()))
             }
             Ok(message) => Ok(Some(Event::Message(message))),
             Err(error) => Err(format!("a message from the pool makes no sense: {error}")),
         }
     }
 
-    /// Something with which another thread makes the event loop look up.
+    /// What our threads have noticed, one by one; after the last that they woke us, for some have no more to say.
+    fn noticed(&self) -> Event {
+        let mut noticed = self.noticed.lock();
+        if noticed.is_empty() {
+            self.woken.set(false);
+            return Event::Message(ToCoordinator::Wake);
+        }
+        noticed.remove(0)
+    }
+
+    /// Something with which another thread makes the event loop look up. Never waits: the loop may be waiting for
+    /// that very thread.
     pub fn waker(&self) -> impl Fn() + Send + 'static {
         let wake = self.wake.clone();
-        move || drop(wake.send(Frame(codec::encode(&ToCoordinator::Wake))))
+        // One that has not been heard yet will do.
+        move || {
+            wake.try_send(()).ok();
+        }
     }
 
     /// From now on a signal that asks us to end is an event. Until now it just ends us: nothing runs yet, and the
@@ -317,6 +338,7 @@ impl Pool {
                 let mut noticed = noticed.lock();
                 if !noticed.iter().any(|event| matches!(event, Event::Memory)) {
                     noticed.push(Event::Memory);
+                    drop(noticed);
                     wake();
                 }
             }
@@ -373,6 +395,16 @@ impl Drop for Pool {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// Starts the thread that wakes the event loop through its inbox. That may be full of what workers say, and is then
+/// waited for.
+fn start_waker(inbox: IpcSender<Frame>) -> io::Result<Sender<()>> {
+    let (wake, asked) = channel::bounded(1);
+    threads::start("waker", move || {
+        asked.iter().for_each(|()| drop(inbox.send(Frame(codec::encode(&ToCoordinator::Wake)))));
+    })?;
+    Ok(wake)
 }
 
 fn random_token() -> io::Result<String> {

@@ -418,11 +418,11 @@ impl Drop for SmallDisk {
 }
 
 /// A run of these nodes fills the disk; there is room later.
-fn full_disk(nodes: &str) {
+fn full_disk(nodes: &str, workers: &str) {
     for layout in ["sqlite", "hybrid", "filesystem"] {
         let space = Space::with(&format!("[run]\nlayout = \"{layout}\"\n{nodes}"));
         let Some(disk) = SmallDisk::mount(space.path(".forkyard")) else { return };
-        space.run_manifest(4).says("make room and run again");
+        space.run_also(&["--workers", workers], 4).says("make room and run again");
         assert!(space.processes().is_empty());
         let results = space.results();
         let kept =
@@ -439,13 +439,20 @@ fn full_disk(nodes: &str) {
 #[test]
 fn a_disk_full_of_blobs_ends_the_run_and_room_resumes_it() {
     let node = |n: u32| shell(&format!("n{n}"), &format!("{} | head -c 50000", noise(n)), "");
-    full_disk(&(0..100).map(node).collect::<String>());
+    full_disk(&(0..100).map(node).collect::<String>(), "auto");
 }
 
 #[test]
 fn a_disk_full_of_rows_ends_the_run_and_room_resumes_it() {
     let node = |n: u32| shell(&format!("n{n}"), &format!("{} | head -c 20000", noise(n)), "");
-    full_disk(&(0..200).map(node).collect::<String>());
+    full_disk(&(0..200).map(node).collect::<String>(), "2");
+}
+
+#[test]
+fn a_disk_that_fills_while_many_workers_have_something_to_say_ends_the_run() {
+    // More than their channel takes, while the run waits for the store's last word.
+    let node = |n: u32| shell(&format!("n{n}"), &format!("{} | head -c 20000", noise(n)), "");
+    full_disk(&(0..200).map(node).collect::<String>(), "32");
 }
 
 // ---- damage in the store ----
