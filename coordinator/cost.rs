@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
+use std::time::Duration;
 
 use forkyard_shared::ids::{NodeId, OpId};
 use forkyard_shared::protocol::Cost;
@@ -29,6 +30,9 @@ const UNKNOWN_SECONDS: f64 = 1e-3;
 
 /// So many measurements of memory are worth more than what an earlier run says.
 const MEASURED_ENOUGH: u64 = 8;
+
+/// Less than this is no more than an impression.
+const SEEN_ENOUGH: Duration = Duration::from_millis(50);
 
 /// Nobody knows what a node takes to the byte.
 const UNDERSTATED_FROM: f64 = 1.25;
@@ -57,15 +61,19 @@ struct KindCost {
     private_max: u64,
     /// By how much nodes that said what they take have taken more.
     understated: f64,
-    /// Time of tasks whose processor time is known, and that.
+    /// Time of tasks whose processor time is known but for what they waited for a core; that; and what they waited.
     timed_ns: f64,
     busy_ns: f64,
+    delayed_ns: f64,
+    /// For how long workers were looked at that ran one, and for how long they wanted a core.
+    seen: Duration,
+    wanted: Duration,
 }
 
 /// What one run tells the next of an op.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Learnt {
-    /// Mean time of a node.
+    /// Mean time of a node that need not wait for a core.
     pub seconds: f64,
     /// The part of that in which it kept a core busy; 1 is a core, more are several.
     pub cpu: f64,
@@ -83,6 +91,13 @@ pub(crate) struct OpStats {
     /// The same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub private_bytes: Option<Summary>,
+}
+
+impl KindCost {
+    /// The part of their time in which tasks did not wait for a core.
+    fn own_time(&self) -> f64 {
+        if self.delayed_ns > 0.0 { self.timed_ns / (self.timed_ns + self.delayed_ns) } else { 1.0 }
+    }
 }
 
 impl Costs {
@@ -126,10 +141,11 @@ impl Costs {
         let seconds = duration_ns as f64 / 1e9;
         known.recent = Some(known.recent.map_or(seconds, |recent| 0.8 * recent + 0.2 * seconds));
         known.duration_ns.add(duration_ns);
-        let Some(Cost { cpu_ns, private }) = cost else { return };
+        let Some(Cost { cpu_ns, delayed_ns, private }) = cost else { return };
         known.cpu_ns.add(cpu_ns);
-        known.timed_ns += duration_ns as f64;
+        known.timed_ns += duration_ns.saturating_sub(delayed_ns) as f64;
         known.busy_ns += cpu_ns as f64;
+        known.delayed_ns += delayed_ns as f64;
         if let Some(private) = private {
             known.private.add(private.peak);
             self.hold(kind, private.peak);
@@ -176,11 +192,19 @@ impl Costs {
         self.kinds[kind.0].duration_ns.count()
     }
 
-    /// The part of their time in which nodes of this kind keep a core busy, if anybody knows.
+    /// A worker was looked at for so long while it ran a node of this kind, and so long its processes wanted a core.
+    pub fn watched(&mut self, kind: CostKind, seen: Duration, wanted: Duration) {
+        let known = &mut self.kinds[kind.0];
+        (known.seen, known.wanted) = (known.seen + seen, known.wanted + wanted);
+    }
+
+    /// The part of their time in which nodes of this kind keep a core busy, or would if they had one, if anybody knows.
+    /// What was seen comes first: what a command has waited for a core is known in no other way.
     pub fn cpu(&self, kind: CostKind) -> Option<f64> {
         let known = &self.kinds[kind.0];
+        let seen = (known.seen >= SEEN_ENOUGH).then(|| known.wanted.div_duration_f64(known.seen));
         let measured = (known.timed_ns > 0.0).then(|| known.busy_ns / known.timed_ns);
-        measured.or(known.learnt.map(|learnt| learnt.cpu))
+        seen.or(measured).or(known.learnt.map(|learnt| learnt.cpu))
     }
 
     /// What a node of this kind probably takes: for the order of nodes.
@@ -218,7 +242,7 @@ impl Costs {
             let known = &self.kinds[kind];
             let seconds = match known.duration_ns.count() {
                 0 => known.learnt?.seconds,
-                _ => known.duration_ns.mean() / 1e9,
+                _ => known.duration_ns.mean() / 1e9 * known.own_time(),
             };
             // What is too short to be asked is taken to compute.
             let cpu = self.cpu(CostKind(kind)).unwrap_or(1.0);
@@ -246,6 +270,21 @@ impl Costs {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_waits_for_a_core_computes() {
+        let mut costs = Costs::new(["spin", "exec"].into_iter(), &[], &BTreeMap::new());
+        let (spin, exec) = (CostKind(0), CostKind(1));
+        let cost = |cpu_ns, delayed_ns| Some(Cost { cpu_ns, delayed_ns, private: None });
+        // Eight on a core.
+        costs.learn(spin, 8_000_000_000, cost(1_000_000_000, 7_000_000_000));
+        assert_eq!(costs.cpu(spin), Some(1.0));
+        assert_eq!(costs.learnt()["spin"], Learnt { seconds: 1.0, cpu: 1.0, private_bytes: 0 });
+        costs.learn(exec, 8_000_000_000, cost(1_000_000_000, 0));
+        assert_eq!(costs.cpu(exec), Some(0.125));
+        costs.watched(exec, Duration::from_secs(2), Duration::from_secs(2));
+        assert_eq!(costs.cpu(exec), Some(1.0), "what was seen of it");
+    }
 
     #[test]
     fn batches_fit_the_duration() {

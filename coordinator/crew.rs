@@ -85,7 +85,7 @@ fn useful(plan: &Plan, costs: &Costs) -> usize {
         time += seconds;
         busy += seconds * costs.cpu(kind).unwrap_or(1.0).min(1.0);
     }
-    if time == 0.0 { 0 } else { (cores() as f64 * time / busy.max(time / 1000.0)).ceil() as usize }
+    if time == 0.0 { 0 } else { (cores() as f64 * time / busy.max(time / 1000.0)).round() as usize }
 }
 
 /// A node that says it takes more than there is would never run.

@@ -3,10 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use forkyard_shared::ids::{NodeId, WorkerId};
+use forkyard_shared::ids::WorkerId;
+use forkyard_shared::sys::now_ns;
 
 use super::core::Engine;
 use super::memory::SMALL_BYTES;
+use crate::crew::cores;
 use crate::places::{Killing, Life, Place};
 
 /// A worker that wants a core for less than this part of its time waits for something else.
@@ -16,19 +18,19 @@ const WAITS_BELOW: f64 = 0.5;
 const OBSERVED_MIN: Duration = Duration::from_millis(10);
 
 /// What was seen of a worker's time.
-#[derive(Clone, Copy)]
 pub(crate) struct Activity {
-    /// What it ran.
-    node: Option<NodeId>,
     at: Instant,
-    /// Nanoseconds in which its processes ran or waited for a core.
-    wanted_ns: u64,
-    /// Whether it has mostly waited for something else since it was looked at before.
-    waits: bool,
+    /// Nanoseconds in which its processes ran, with those that had ended.
+    ran_ns: u64,
+    /// Nanoseconds in which each of its processes waited for a core.
+    delayed_ns: Vec<(u32, u64)>,
+    /// The part of its time since it was looked at before in which it wanted a core, or as many cores as that; what it
+    /// did not want, it waited for something else.
+    part: Option<f64>,
 }
 
 impl Engine<'_> {
-    /// Looks whether what a worker runs computes or waits.
+    /// Looks whether what a worker runs computes or waits. Who waits for a core wants to compute.
     pub(super) fn note_activity(&mut self, worker: WorkerId, processes: &[u32], now: Instant) {
         if self.state.places.len() >= self.state.workers_max {
             return;
@@ -38,39 +40,63 @@ impl Engine<'_> {
             place.activity = None;
             return;
         }
-        let node = self.pool.pulse(worker).current().map(|current| current.node);
+        if place.activity.as_ref().is_some_and(|before| now - before.at < OBSERVED_MIN) {
+            return;
+        }
+        let (before, python) = (place.activity.take(), place.python);
+        let current = self.pool.pulse(worker).current();
+        let kind = current.as_ref().map(|current| self.costs.kind_of(&self.nodes, current.node));
         let machine = &self.state.memory.machine;
-        let times = processes.iter().filter_map(|pid| machine.schedstat(*pid));
-        let wanted_ns: u64 = times.map(|(ran, waited)| ran + waited).sum();
-        let waits = match place.activity.filter(|before| before.node == node) {
-            Some(before) if now - before.at < OBSERVED_MIN => return,
-            Some(before) => {
-                let wanted = wanted_ns.saturating_sub(before.wanted_ns);
-                (wanted as f64) < WAITS_BELOW * (now - before.at).as_nanos() as f64
+        let (mut ran_ns, mut delayed_ns, mut of_commands) = (0, Vec::new(), 0);
+        for (at, pid) in processes.iter().enumerate() {
+            let Some((ran, delayed)) = machine.schedstat(*pid) else { continue };
+            let ran = ran + machine.children_time(*pid).unwrap_or(0);
+            if at > 0 && Some(*pid) != python {
+                of_commands += ran + delayed;
             }
-            // Not seen for long enough: as others of its kind do.
-            None => {
-                let cpu = node.and_then(|node| self.costs.cpu(self.costs.kind_of(&self.nodes, node)));
-                cpu.is_some_and(|cpu| cpu < WAITS_BELOW)
+            ran_ns += ran;
+            delayed_ns.push((*pid, delayed));
+        }
+        let part = before.as_ref().map(|before| {
+            let seen = now - before.at;
+            let delayed_before =
+                |pid| before.delayed_ns.iter().find(|(of, _)| *of == pid).map_or(0, |(_, ns)| *ns);
+            let delayed: u64 =
+                delayed_ns.iter().map(|(pid, ns)| ns.saturating_sub(delayed_before(*pid))).sum();
+            let mut wanted = Duration::from_nanos(ran_ns.saturating_sub(before.ran_ns) + delayed).min(seen);
+            // What commands have waited that have ended since, nobody tells; so this one speaks for those before it.
+            let since = current.map_or(0, |current| now_ns().saturating_sub(current.started_ns));
+            if since > OBSERVED_MIN.as_nanos() as u64 && Duration::from_nanos(since) < seen {
+                wanted = wanted.max(seen.mul_f64((of_commands as f64 / since as f64).min(1.0)));
             }
-        };
-        place.activity = Some(Activity { node, at: now, wanted_ns, waits });
+            if let Some(kind) = kind {
+                self.costs.watched(kind, seen, wanted);
+            }
+            wanted.div_duration_f64(seen)
+        });
+        // Not seen for long enough: as others of its kind do.
+        let part = part.or_else(|| self.costs.cpu(kind?));
+        self.state.places[worker.index()].activity = Some(Activity { at: now, ran_ns, delayed_ns, part });
     }
 
-    /// Opens more places if all workers are busy and most of them only wait; whether it did.
+    /// Opens more places if all workers are busy, most of them only wait, and together they leave a core idle; whether
+    /// it did.
     pub(super) fn grow(&mut self) -> bool {
         let (there, most) = (self.state.places.len(), self.state.workers_max);
         let all_busy = self.state.places.iter().all(|place| place.is_alive() && !place.is_idle());
         if there >= most || !all_busy || self.scheduler.runnable() == 0 || self.state.guard.is_short() {
             return false;
         }
-        let waiting =
-            self.state.places.iter().filter(|place| place.activity.is_some_and(|a| a.waits)).count();
+        let parts = || self.state.places.iter().filter_map(|place| place.activity.as_ref()?.part);
+        let waiting = parts().filter(|part| *part < WAITS_BELOW).count();
         if waiting * 2 < there {
             return false;
         }
-        let room = self.room_for_workers();
-        let more = waiting.max(1).min(most - there).min(room);
+        let wanted: f64 = parts().sum();
+        // As many more as would want the rest of the cores, and one that is there when another has to wait.
+        let rest = (cores() + 1) as f64 - wanted;
+        let by_cores = (rest / (wanted / there as f64).max(1e-6)).max(0.0) as usize;
+        let more = waiting.min(by_cores).min(most - there).min(self.room_for_workers());
         for _ in 0..more {
             self.state.places.push(Place::default());
             self.state.admission.add_worker();

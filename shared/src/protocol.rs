@@ -269,6 +269,8 @@ pub struct Completion {
 pub struct Cost {
     /// Nanoseconds of processor time, of commands that ended too.
     pub cpu_ns: u64,
+    /// Nanoseconds in which its process wanted a core that others had. Of a command nobody knows.
+    pub delayed_ns: u64,
     /// The private memory of its process. Of a command nobody knows.
     pub private: Option<Private>,
 }

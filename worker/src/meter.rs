@@ -17,11 +17,13 @@ pub(crate) struct Meter {
     clock: Option<ClockId>,
     /// Whether what it has started and waited for is its own doing.
     counts_children: bool,
+    schedule: Option<File>,
     status: Option<File>,
     peaks: Option<File>,
     /// What it had from the process that forked it: nobody pays for that twice.
     inherited: u64,
     cpu_ns: u64,
+    delayed_ns: u64,
 }
 
 impl Meter {
@@ -36,30 +38,36 @@ impl Meter {
     }
 
     fn new(clock: Option<ClockId>, pid: u32, counts_children: bool) -> Meter {
+        let schedule = File::open(format!("/proc/{pid}/schedstat")).ok();
         let status = File::open(format!("/proc/{pid}/status")).ok();
         let peaks = File::options().write(true).open(format!("/proc/{pid}/clear_refs")).ok();
-        let mut meter = Meter { clock, counts_children, status, peaks, inherited: 0, cpu_ns: 0 };
+        let mut meter =
+            Meter { clock, counts_children, schedule, status, peaks, inherited: 0, cpu_ns: 0, delayed_ns: 0 };
         meter.inherited = meter.held().map_or(0, |held| held.now);
-        meter.cpu_ns = meter.cpu_now();
+        meter.start();
         meter
     }
 
     /// What comes next is measured on its own.
     pub fn start(&mut self) {
         self.cpu_ns = self.cpu_now();
+        self.delayed_ns = self.delayed_now();
     }
 
     /// What a task cost that has ended after so long.
     pub fn read(&mut self, duration_ns: u64) -> Cost {
         let now = self.cpu_now();
         let cpu_ns = now.saturating_sub(std::mem::replace(&mut self.cpu_ns, now));
+        let delayed = self.delayed_now();
+        let delayed_ns = delayed.saturating_sub(std::mem::replace(&mut self.delayed_ns, delayed));
         let held = if duration_ns >= MEMORY_FROM_NS { self.held() } else { None };
         if held.is_some() {
             // The next peak starts from here. Without this a peak is that of all tasks so far.
             self.peaks.as_ref().and_then(|peaks| peaks.write_at(b"5", 0).ok());
         }
         let own = |bytes: u64| bytes.saturating_sub(self.inherited);
-        Cost { cpu_ns, private: held.map(|held| Private { peak: own(held.peak), rest: own(held.now) }) }
+        let private = held.map(|held| Private { peak: own(held.peak), rest: own(held.now) });
+        Cost { cpu_ns, delayed_ns, private }
     }
 
     fn cpu_now(&self) -> u64 {
@@ -75,11 +83,23 @@ impl Meter {
         own + waited_for
     }
 
+    /// For how long its main thread was ready to run and did not.
+    fn delayed_now(&self) -> u64 {
+        let mut text = [0; 128];
+        let len = self.schedule.as_ref().and_then(|file| file.read_at(&mut text, 0).ok()).unwrap_or(0);
+        delayed(&String::from_utf8_lossy(&text[..len])).unwrap_or(0)
+    }
+
     fn held(&self) -> Option<Held> {
         let mut text = [0; 4096];
         let len = self.status.as_ref()?.read_at(&mut text, 0).ok()?;
         Held::parse(&String::from_utf8_lossy(&text[..len]))
     }
+}
+
+/// Out of `/proc/PID/schedstat`: nanoseconds that it ran, that it waited for a core, and how often it got one.
+fn delayed(schedstat: &str) -> Option<u64> {
+    schedstat.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Private memory in bytes, with page tables.
@@ -113,6 +133,16 @@ mod tests {
             "VmHWM:\t 900 kB\nVmRSS:\t 500 kB\nRssAnon:\t 100 kB\nRssFile:\t 400 kB\nVmPTE:\t 8 kB\n";
         assert_eq!(Held::parse(status), Some(Held { now: 108 << 10, peak: 508 << 10 }));
         assert_eq!(Held::parse("VmRSS:\t 500 kB\n"), None, "a kernel that does not tell");
+    }
+
+    #[test]
+    fn waiting_for_a_core_is_told_from_other_waiting() {
+        assert_eq!(delayed("1500 250 7\n"), Some(250));
+        assert_eq!(delayed(""), None, "a kernel that does not tell");
+        let mut meter = Meter::of_this();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        let cost = meter.read(0);
+        assert!(cost.delayed_ns < 20_000_000, "{cost:?}");
     }
 
     #[test]
