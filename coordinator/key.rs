@@ -18,6 +18,7 @@ use forkyard_worker::Ops;
 use crate::engine::StateRead;
 use crate::nodes::Nodes;
 use crate::plan::{Arg, Detail, Over, Plan};
+use crate::room;
 use crate::store::{DigestMemo, Stamp};
 
 /// Changes when the meaning of the walk changes: then every key is new.
@@ -127,6 +128,11 @@ impl<'a> Keys<'a> {
     /// The key of a node all of whose needs have theirs.
     pub fn of(&self, node: NodeId) -> Digest {
         self.keys[node.index()]
+    }
+
+    /// There will be so many nodes in all.
+    pub fn expect(&mut self, nodes: usize) {
+        room::take(&mut self.keys, nodes, Digest([0; 32]));
     }
 
     /// Makes room for one more node.

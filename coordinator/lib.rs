@@ -51,6 +51,7 @@ mod plan;
 mod pool;
 mod preset;
 mod report;
+mod room;
 mod run;
 mod sample;
 mod schedule;

@@ -8,6 +8,7 @@ use forkyard_shared::ids::{ArtifactId, NodeId, OpId};
 
 use crate::code::Call;
 use crate::plan::{Detail, Flow, Plan};
+use crate::room::{self, NODES_MAX};
 
 /// All nodes, by number.
 pub(crate) struct Nodes {
@@ -15,6 +16,8 @@ pub(crate) struct Nodes {
     pub plan: &'static Plan,
     /// Those after the plan's.
     later: Vec<Later>,
+    /// How many there will be of those, as far as it is known.
+    expected: usize,
     made: Vec<Made>,
     /// The ids of nodes that were made.
     ids: HashMap<String, NodeId>,
@@ -62,12 +65,20 @@ pub(crate) enum Origin {
 
 impl Nodes {
     pub fn new(plan: &'static Plan) -> Nodes {
-        Nodes { plan, later: Vec::new(), made: Vec::new(), ids: HashMap::new() }
+        Nodes { plan, later: Vec::new(), expected: 0, made: Vec::new(), ids: HashMap::new() }
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
         self.plan.len() + self.later.len()
+    }
+
+    /// There will be so many more; how many that makes in all.
+    pub fn expect(&mut self, more: usize) -> usize {
+        self.expected = (self.expected + more).min(NODES_MAX);
+        let nobody = Later::Item(Item { of: NodeId(0), index: 0 });
+        room::take(&mut self.later, self.expected, nobody);
+        self.plan.len() + self.expected
     }
 
     /// A new item of a node.

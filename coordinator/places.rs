@@ -30,6 +30,10 @@ pub(crate) struct Place {
     peak: Option<(NodeId, u64)>,
     /// Whether it computes or waits.
     pub activity: Option<Activity>,
+    /// When it is looked at for a timeout, if it is.
+    pub looked_at: Option<Instant>,
+    /// When the task began that ended the worker before this one, until this one has ended something.
+    pub fell_ns: Option<u64>,
     /// Deaths since a worker in this place last finished anything.
     pub barren: u32,
 }

@@ -31,6 +31,7 @@ use crate::pool::{self, Event, Pool};
 use crate::preset::Preset;
 use crate::report::{Report, ReportOptions};
 use crate::schedule::{Scheduler, Urgency};
+use crate::stats::Series;
 use crate::store::{
     DigestMemo, Layout, Lock, Reader, RunDir, RunHeader, RunSummary, StoreDir, StoreError, Writer,
     WriterSettings, latest_summary,
@@ -53,6 +54,8 @@ pub(crate) struct RunOptions {
     pub refresh: Vec<String>,
     pub keep_going: bool,
     pub max_failures: Option<MaxFailures>,
+    /// After this long nothing new is started, and what was not is cancelled.
+    pub ends_after: Option<Duration>,
     pub report: ReportOptions,
 }
 
@@ -160,6 +163,21 @@ pub(crate) struct RunResult {
     pub ending: Ending,
     /// Why it stopped before its end.
     pub error: Option<RunError>,
+    /// What became of its processes.
+    pub crew: CrewFigures,
+}
+
+/// What became of the processes of a run.
+#[derive(Default)]
+pub(crate) struct CrewFigures {
+    /// In the environment of every command of the run.
+    pub token: String,
+    /// Places for workers at the end.
+    pub workers: usize,
+    /// How often a worker was forked.
+    pub forks: u64,
+    /// Nanoseconds from the beginning of a task that ended its worker to the first result of the next one there.
+    pub recovery_ns: Series,
 }
 
 impl RunResult {
@@ -330,6 +348,9 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         attach: &mut attach_late,
         state: Progressing::new(plan, ops, provision),
     };
+    if let Some(limit) = options.ends_after {
+        engine.end_after(limit);
+    }
     let error = engine.run().err();
     engine.keys.save().ok();
     let counts = engine.scheduler.counts();
@@ -339,6 +360,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     let (cache_hits, cache_misses) = (engine.state.cache.hits, engine.state.cache.misses);
     let (ops_measured, learnt) = (engine.costs.stats(), engine.costs.learnt());
     let nodes = engine.scheduler.wanted();
+    let crew = engine.crew_figures();
     let context = if engine.contexts.are_used() { Some(engine.contexts.at_end()) } else { None };
     drop(engine);
     drop(pool);
@@ -375,7 +397,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     run_dir.write_summary(&summary).ok();
     report.run_finished(run_dir.id, &summary);
     report.finish();
-    Ok(RunResult { run: run_dir.id, summary, ending, error })
+    Ok(RunResult { run: run_dir.id, summary, ending, error, crew })
 }
 
 /// What `--only` and `--refresh` mean: whether a node is wanted, and which are to be run anew.

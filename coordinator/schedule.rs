@@ -13,6 +13,7 @@ use forkyard_shared::ids::NodeId;
 use crate::counts::Counts;
 use crate::graph::Graph;
 use crate::plan::Terms;
+use crate::room;
 use crate::store::Outcome;
 
 /// Where a node is on its way.
@@ -190,6 +191,16 @@ impl<'g> Scheduler<'g> {
     /// A need of this node routes elsewhere.
     pub fn do_not_choose(&mut self, node: NodeId) {
         self.marks[node.index()] |= mark::NOT_CHOSEN;
+    }
+
+    /// There will be so many nodes in all.
+    pub fn expect(&mut self, nodes: usize) {
+        room::take(&mut self.state, nodes, State::Waiting);
+        room::take(&mut self.marks, nodes, 0);
+        room::take(&mut self.batched, nodes, 0);
+        room::take(&mut self.urgency, nodes, Urgency { priority: 0, remaining: 0.0 });
+        room::take(&mut self.waiting, nodes, 0);
+        room::take(&mut self.turns, nodes - self.graph.len(), 0);
     }
 
     /// A node that comes into being, like `model` in how it takes failures. It waits for nothing, and is to be

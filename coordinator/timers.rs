@@ -23,6 +23,8 @@ pub(crate) enum Timer {
     Memory,
     /// Progress is to be shown.
     Tick,
+    /// Nothing new is to be started from now on.
+    End,
 }
 
 /// Timers by time.

@@ -41,6 +41,7 @@ pub(super) fn map(args: &Map, store: &Path, runtime: &Runtime) -> Result<Exit, F
         refresh: Vec::new(),
         keep_going: true,
         max_failures: None,
+        ends_after: None,
         report: ReportOptions { json: false, events: EventsWanted::None, quiet: args.quiet, trace: None },
     };
     if !is_function && args.call.ends_with(".py") && Path::new(&args.call).is_file() {

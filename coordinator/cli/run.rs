@@ -49,6 +49,7 @@ pub(super) fn run(args: &Run, store: &Path, runtime: &Runtime) -> Result<Exit, F
         refresh: args.refresh.clone(),
         keep_going: args.keep_going,
         max_failures: args.max_failures,
+        ends_after: None,
         report: ReportOptions {
             json: args.json,
             events: args.events,

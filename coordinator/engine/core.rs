@@ -31,8 +31,9 @@ use crate::places::Place;
 use crate::plan::{Flow, Plan};
 use crate::pool::{Event, Pool};
 use crate::report::{Finished, Ran, Report};
-use crate::run::{Ending, Limits, RunError};
+use crate::run::{CrewFigures, Ending, Limits, RunError};
 use crate::schedule::{Scheduler, State};
+use crate::stats::Series;
 use crate::store::{JournalEntry, Layout, Outcome, Reader, RunDir, Shares, StoreDir, Writer};
 use crate::timers::{Timer, Timers};
 
@@ -133,6 +134,10 @@ pub(crate) struct Progressing {
     /// Workers that have copied artifacts, of which it was told.
     pub(super) copied: HashSet<(WorkerId, usize)>,
     pub watch: Watch,
+    /// How often a worker was forked.
+    pub(super) forks: u64,
+    /// Nanoseconds from the beginning of a task that ended its worker to the first result of the next one there.
+    pub(super) recovery_ns: Series,
 }
 
 /// What a run may take of the machine.
@@ -252,6 +257,8 @@ impl Progressing {
             shared_seen: 0,
             copied: HashSet::new(),
             watch: Watch::new(plan.settings.alerts.clone()),
+            forks: 0,
+            recovery_ns: Series::default(),
         }
     }
 }
@@ -322,6 +329,16 @@ impl Engine<'_> {
                 None => {}
             }
             self.on_time(Instant::now(), tick);
+        }
+    }
+
+    /// What became of the processes.
+    pub fn crew_figures(&mut self) -> CrewFigures {
+        CrewFigures {
+            token: self.pool.token().into(),
+            workers: self.state.places.len(),
+            forks: self.state.forks,
+            recovery_ns: std::mem::take(&mut self.state.recovery_ns),
         }
     }
 

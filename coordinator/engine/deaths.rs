@@ -158,6 +158,7 @@ impl Engine<'_> {
                 self.on_memory(node, held_bytes, evidence, ran);
             }
             None => {
+                self.state.places[worker.index()].fell_ns = Some(started_ns);
                 if end == End::Signal(Signal::SIGBUS as i32)
                     && let Some(artifact) = self.artifact_that_changed(node)
                 {

@@ -100,6 +100,7 @@ impl Engine<'_> {
         }
         self.pool.fork(worker).map_err(|error| RunError::of_pool("start a worker", &error))?;
         self.state.places[worker.index()].life = Life::Asked;
+        self.state.forks += 1;
         Ok(())
     }
 
@@ -138,7 +139,7 @@ impl Engine<'_> {
         let place = &self.state.places[worker.index()];
         let slot = place.free_slot().expect("BUG: a batch for a place without a free slot");
         if let Some(timeout) = nodes.iter().filter_map(|n| self.nodes.detail(*n)?.timeout).min() {
-            self.state.timers.set(Instant::now() + timeout, Timer::Timeout(worker));
+            self.watch_timeout(worker, Instant::now() + timeout);
         }
         for node in &nodes {
             self.state.admission.start(*node, self.memory_of(*node), worker);

@@ -16,6 +16,7 @@ use crate::expr::Items;
 use crate::key::ResultId;
 use crate::nodes::Item;
 use crate::plan::{Fan, Flow, OnItemFailure};
+use crate::room::{self, NODES_MAX};
 use crate::schedule::State;
 use crate::store::{Extra, Outcome};
 
@@ -226,7 +227,9 @@ impl Engine<'_> {
             // A store that cannot be learnt is asked.
             self.reader.expect(tasks as usize).ok();
         }
-        self.state.families.insert(node, Family::new(source));
+        let mut family = Family::new(source);
+        self.take_room(node, &mut family);
+        self.state.families.insert(node, family);
         self.scheduler.open(node);
         if self.nodes.flow(node).is_some_and(|flow| flow.repeat.is_some()) {
             let iteration = self.add_item(node, 0);
@@ -234,6 +237,17 @@ impl Engine<'_> {
         } else {
             self.state.expandable.push_back(node);
         }
+    }
+
+    /// Takes what all items of a node will need, where it is known how many they are.
+    fn take_room(&mut self, node: NodeId, family: &mut Family) {
+        let of_leader = || self.state.families.get(&self.nodes.flow(node)?.each()?)?.source.tasks();
+        let tasks = family.source.tasks().or_else(of_leader).unwrap_or(0) as usize;
+        let nodes = self.nodes.expect(tasks);
+        self.scheduler.expect(nodes);
+        self.keys.expect(nodes);
+        room::take(&mut family.items, tasks.min(NODES_MAX), NOBODY);
+        family.ends.early.reserve(tasks.min(WINDOW));
     }
 
     /// Makes items, as many as may be under way.

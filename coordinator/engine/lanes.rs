@@ -11,7 +11,6 @@ use crate::attempts::Trouble;
 use crate::places::{self, Killing, Lane, Life};
 use crate::report::Ran;
 use crate::run::RunError;
-use crate::timers::Timer;
 
 /// Tasks in one message.
 const MESSAGE_TASKS: usize = 64;
@@ -78,7 +77,7 @@ impl Engine<'_> {
         let now = Instant::now();
         for task in &tasks {
             if let Some(timeout) = self.nodes.detail(task.node).and_then(|detail| detail.timeout) {
-                self.state.timers.set(now + timeout, Timer::Timeout(worker));
+                self.watch_timeout(worker, now + timeout);
             }
         }
         let place = &mut self.state.places[worker.index()];
@@ -160,13 +159,13 @@ impl Engine<'_> {
             }
         }
         if !late.is_empty() {
-            self.state.timers.set(now + GIVE_UP, Timer::Timeout(worker));
+            self.watch_timeout(worker, now + GIVE_UP);
         }
         for node in late {
             self.pool.cancel(worker, node);
         }
         if let Some(next) = next {
-            self.state.timers.set(next, Timer::Timeout(worker));
+            self.watch_timeout(worker, next);
         }
         if !stuck.is_empty() && self.state.places[worker.index()].killing.is_none() {
             let killing = match stuck.as_slice() {

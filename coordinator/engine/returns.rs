@@ -46,7 +46,12 @@ impl Engine<'_> {
                     worker.0, completion.node.0
                 )));
             }
-            self.state.places[worker.index()].barren = 0;
+            let place = &mut self.state.places[worker.index()];
+            place.barren = 0;
+            if let Some(fell_ns) = place.fell_ns.take() {
+                let ended_ns = completion.started_ns + completion.duration_ns;
+                self.state.recovery_ns.add(ended_ns.saturating_sub(fell_ns));
+            }
             self.on_completion(worker, completion);
         }
         if self.state.places[worker.index()].is_idle() {
@@ -425,7 +430,7 @@ impl Engine<'_> {
     }
 
     /// Starts nothing new but what accepts failures.
-    fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         if !std::mem::replace(&mut self.state.draining, true) {
             self.scheduler.drain();
             self.take_back();

@@ -22,7 +22,8 @@ impl Engine<'_> {
                     self.report.show(&status);
                     self.state.timers.set(now + tick, Timer::Tick);
                 }
-                Timer::Timeout(worker) => self.check_timeout(worker, now),
+                Timer::End => self.drain(),
+                Timer::Timeout(worker) => self.timeout_is_due(worker, now),
                 Timer::Retry(node) => {
                     if self.state.retries.remove(&node) {
                         self.give_back(node);
@@ -36,6 +37,28 @@ impl Engine<'_> {
                     }
                 }
             }
+        }
+    }
+
+    /// The run is to start nothing new when so much time has passed.
+    pub fn end_after(&mut self, limit: Duration) {
+        self.state.timers.set(Instant::now() + limit, Timer::End);
+    }
+
+    /// Looks at a worker then, unless it is looked at before: one timer a worker is enough, however many batches it
+    /// gets.
+    pub(super) fn watch_timeout(&mut self, worker: WorkerId, at: Instant) {
+        let looked_at = &mut self.state.places[worker.index()].looked_at;
+        if looked_at.is_none_or(|before| at < before) {
+            *looked_at = Some(at);
+            self.state.timers.set(at, Timer::Timeout(worker));
+        }
+    }
+
+    fn timeout_is_due(&mut self, worker: WorkerId, now: Instant) {
+        // Otherwise an earlier timer has come first, and set another one if that was needed.
+        if self.state.places[worker.index()].looked_at.take_if(|at| *at <= now).is_some() {
+            self.check_timeout(worker, now);
         }
     }
 
@@ -54,11 +77,11 @@ impl Engine<'_> {
         let limit = current.and_then(|current| Some((current, timeout_of(current.node)?)));
         let Some((current, timeout)) = limit else {
             // Nothing with a limit runs right now, but something will.
-            return self.state.timers.set(now + shortest, Timer::Timeout(worker));
+            return self.watch_timeout(worker, now + shortest);
         };
         let ran = Duration::from_nanos(forkyard_shared::sys::now_ns().saturating_sub(current.started_ns));
         if ran < timeout {
-            self.state.timers.set(now + (timeout - ran), Timer::Timeout(worker));
+            self.watch_timeout(worker, now + (timeout - ran));
         } else if place.killing.is_none() {
             self.state.places[worker.index()].killing = Some(Killing::Node(current.node));
             self.pool.kill(worker);
