@@ -53,6 +53,9 @@ const FOLD_BYTES: u64 = 32 << 20;
 /// A log longer than this is folded at once.
 const FOLD_EARLY_BYTES: u64 = 24 << 20;
 
+/// Pages that a writer keeps, as SQLite counts them: the way to the end of each table.
+const WRITER_CACHE_KIB: i64 = -1024;
+
 /// Results folded between two looks at whether there is something to commit.
 const FOLD_STEP: usize = 1000;
 
@@ -74,8 +77,43 @@ pub(super) struct Sqlite {
     folding: Option<Fold>,
     /// Values of earlier runs that are not in the database's index yet; known when the first one is written.
     unindexed: Option<HashMap<Digest, i64>>,
-    /// Values that this run has written or compared.
-    own: HashMap<Digest, i64>,
+    /// Values that this run has written or compared lately.
+    own: Recent,
+    /// Whether it is this connection that writes results.
+    writes: bool,
+}
+
+/// Where values are that were written lately, in bounded memory: the newest, and those before them. An equal value that
+/// comes later than that is stored again, which costs room on the disk and nothing else.
+#[derive(Default)]
+struct Recent {
+    new: HashMap<Digest, i64>,
+    old: HashMap<Digest, i64>,
+}
+
+/// Values in each half of [`Recent`].
+const RECENT_MAX: usize = 28_000;
+
+impl Recent {
+    fn get(&mut self, digest: Digest) -> Option<i64> {
+        let row = self.new.get(&digest).copied();
+        row.or_else(|| self.old.remove(&digest).inspect(|row| self.put(digest, *row)))
+    }
+
+    fn put(&mut self, digest: Digest, row: i64) {
+        if self.new.len() >= RECENT_MAX {
+            std::mem::swap(&mut self.new, &mut self.old);
+            self.new.clear();
+        }
+        // All at once: it does not grow later.
+        self.new.reserve(RECENT_MAX - self.new.len());
+        self.new.insert(digest, row);
+    }
+
+    fn clear(&mut self) {
+        self.new.clear();
+        self.old.clear();
+    }
 }
 
 /// How far a fold is. Forgotten, it starts anew: what is folded twice is the same.
@@ -101,7 +139,8 @@ impl Sqlite {
             seen: None,
             folding: None,
             unindexed: None,
-            own: HashMap::new(),
+            own: Recent::default(),
+            writes: false,
         })
     }
 
@@ -167,6 +206,15 @@ impl Sqlite {
         done
     }
 
+    /// A group of results is not written before it is complete. Nobody reads again what it has written: those pages are
+    /// not kept.
+    fn hold_pages(&mut self, hold: bool) -> rusqlite::Result<()> {
+        if !std::mem::replace(&mut self.writes, true) {
+            self.connection.pragma_update(None, "cache_size", WRITER_CACHE_KIB)?;
+        }
+        self.connection.pragma_update(None, "cache_spill", !hold)
+    }
+
     fn rollback(&self) {
         if !self.connection.is_autocommit() {
             self.connection.execute_batch("ROLLBACK").ok();
@@ -206,8 +254,8 @@ impl Sqlite {
 
     /// The first row of a value: equal ones are stored once.
     fn row(&mut self, digest: Digest, value: &NewValue) -> Result<i64, StoreError> {
-        if let Some(row) = self.own.get(&digest) {
-            return Ok(*row);
+        if let Some(row) = self.own.get(digest) {
+            return Ok(row);
         }
         let known = self.known_row(digest).map_err(|error| self.error(error))?;
         let row = match known {
@@ -215,7 +263,7 @@ impl Sqlite {
             Some(row) if self.holds(row, digest, value) => row,
             _ => self.append_value(digest, value)?,
         };
-        self.own.insert(digest, row);
+        self.own.put(digest, row);
         Ok(row)
     }
 
@@ -368,6 +416,7 @@ impl Backend for Sqlite {
         if self.large_in_files {
             sync_dirs(&self.files, results)?;
         }
+        self.hold_pages(true).map_err(|error| self.error(error))?;
         let committed = self.at_once(|database| {
             let mut records = Vec::with_capacity(results.len());
             for result in results {
@@ -377,6 +426,7 @@ impl Backend for Sqlite {
             database.append(results, &records).map_err(|error| database.error(error))?;
             Ok(records)
         });
+        self.hold_pages(false).map_err(|error| self.error(error))?;
         if committed.is_err() {
             // Rows that are rolled back must not be referred to.
             self.own.clear();
@@ -537,7 +587,7 @@ pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "wal_autocheckpoint", 2048)?;
     // After a large value it is cut down again.
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-    // In KiB: a group is not written before it is complete. It is memory only when it is used.
+    // In KiB, for who reads. It is memory only when it is used.
     connection.pragma_update(None, "cache_size", -24_576)?;
     // Exit does not wait: the next opening finds the write-ahead log.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
