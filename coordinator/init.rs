@@ -48,6 +48,11 @@ impl Runtime {
         }
     }
 
+    /// The process of the zygote, if nobody took it.
+    pub fn zygote_pid(&self) -> Option<u32> {
+        self.zygote.lock().as_ref().map(|zygote| zygote.pid.as_raw() as u32)
+    }
+
     /// The zygote, which serves one pool.
     pub fn take_zygote(&self) -> Result<Zygote, String> {
         self.zygote.lock().take().ok_or_else(|| "this process has had its pool already".into())

@@ -61,6 +61,7 @@ mod simulate;
 mod state;
 mod stats;
 mod store;
+mod stress;
 mod sweep;
 mod text;
 mod threads;

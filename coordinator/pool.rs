@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam::channel::{self, Sender};
@@ -93,11 +94,13 @@ pub(crate) struct Pool {
     control: Arc<OwnedFd>,
     ends: IpcSender<WorkerEnds>,
     inbox: IpcReceiver<Frame>,
-    /// To the thread that makes the event loop look up.
-    wake: Sender<()>,
+    /// To the thread that makes the event loop look up; nobody else holds it, so that it ends with the pool.
+    wake: Option<Arc<Sender<()>>>,
     noticed: Noticed,
     /// Whether they may have noticed more than was told.
     woken: Cell<bool>,
+    /// Rung when the pool ends: nobody watches the memory for it any more.
+    over: Arc<EventFd>,
     interrupted: Arc<AtomicBool>,
     paused: Arc<AtomicBool>,
     pulses: PulseBoard,
@@ -107,6 +110,9 @@ pub(crate) struct Pool {
     /// Every process of the pool that may be there.
     workers: Vec<Pid>,
     ended: bool,
+    memory_watch: Option<JoinHandle<()>>,
+    zygote_watch: Option<JoinHandle<()>>,
+    waker: Option<JoinHandle<()>>,
 }
 
 impl Pool {
@@ -114,14 +120,16 @@ impl Pool {
     pub fn new(zygote: Zygote, workers: usize) -> io::Result<Pool> {
         prctl::set_child_subreaper(true)?;
         limits::raise(zygote.pid)?;
-        let pool = Pool {
+        let (wake, waker) = start_waker(zygote.wake)?;
+        let mut pool = Pool {
             pid: zygote.pid,
             control: Arc::new(zygote.control),
             ends: zygote.ends,
             inbox: zygote.inbox,
-            wake: start_waker(zygote.wake)?,
+            wake: Some(Arc::new(wake)),
             noticed: Noticed::default(),
             woken: Cell::new(false),
+            over: Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?),
             interrupted: Arc::default(),
             paused: Arc::default(),
             pulses: PulseBoard::new(workers)?,
@@ -129,6 +137,9 @@ impl Pool {
             token: random_token()?,
             workers: Vec::new(),
             ended: false,
+            memory_watch: None,
+            zygote_watch: None,
+            waker: Some(waker),
         };
         pool.watch_zygote()?;
         Ok(pool)
@@ -296,12 +307,14 @@ impl Pool {
     }
 
     /// Something with which another thread makes the event loop look up. Never waits: the loop may be waiting for
-    /// that very thread.
+    /// that very thread. It holds nothing of the pool, which may end before that thread.
     pub fn waker(&self) -> impl Fn() + Send + 'static {
-        let wake = self.wake.clone();
+        let wake = self.wake.as_ref().map(Arc::downgrade).unwrap_or_default();
         // One that has not been heard yet will do.
         move || {
-            wake.try_send(()).ok();
+            if let Some(wake) = wake.upgrade() {
+                wake.try_send(()).ok();
+            }
         }
     }
 
@@ -329,12 +342,12 @@ impl Pool {
     }
 
     /// From now on it is an event when the kernel says that memory gets short.
-    pub fn watch_memory(&self, machine: Machine) -> io::Result<()> {
-        let (noticed, wake) = (self.noticed.clone(), self.waker());
-        threads::start("memory watch", move || {
+    pub fn watch_memory(&mut self, machine: Machine) -> io::Result<()> {
+        let (noticed, wake, over) = (self.noticed.clone(), self.waker(), self.over.clone());
+        self.memory_watch = Some(threads::start("memory watch", move || {
             // Here, for the kernel takes some milliseconds for each.
             let alarms = Alarms::set(&machine);
-            while alarms.wait() {
+            while alarms.wait(&over) {
                 let mut noticed = noticed.lock();
                 if !noticed.iter().any(|event| matches!(event, Event::Memory)) {
                     noticed.push(Event::Memory);
@@ -342,7 +355,7 @@ impl Pool {
                     wake();
                 }
             }
-        })?;
+        })?);
         Ok(())
     }
 
@@ -357,13 +370,13 @@ impl Pool {
     }
 
     /// The zygote holds the only other end of this socket: its end of file is the zygote's end.
-    fn watch_zygote(&self) -> io::Result<()> {
+    fn watch_zygote(&mut self) -> io::Result<()> {
         let (control, noticed, wake) = (self.control.clone(), self.noticed.clone(), self.waker());
-        threads::start("zygote watch", move || {
+        self.zygote_watch = Some(threads::start("zygote watch", move || {
             while let Ok(Some(_)) = sys::receive_packet(&control) {}
             noticed.lock().push(Event::ZygoteGone);
             wake();
-        })?;
+        })?);
         Ok(())
     }
 
@@ -376,6 +389,17 @@ impl Pool {
             kill(self.pid, Signal::SIGKILL).ok();
             waitpid(self.pid, None).ok();
             sweep::kill_adopted(&self.token, &self.workers);
+            self.over.write(1).ok();
+            // Both end now, and close what they have open.
+            for watch in self.memory_watch.take().into_iter().chain(self.zygote_watch.take()) {
+                watch.join().ok();
+            }
+            drop(self.wake.take());
+            if let Some(waker) = self.waker.take() {
+                // It may be waiting for room in the inbox, which nobody reads any more.
+                while !waker.is_finished() && self.inbox.try_recv_timeout(Duration::from_millis(1)).is_ok() {}
+                waker.join().ok();
+            }
         }
     }
 
@@ -399,12 +423,12 @@ impl Drop for Pool {
 
 /// Starts the thread that wakes the event loop through its inbox. That may be full of what workers say, and is then
 /// waited for.
-fn start_waker(inbox: IpcSender<Frame>) -> io::Result<Sender<()>> {
+fn start_waker(inbox: IpcSender<Frame>) -> io::Result<(Sender<()>, JoinHandle<()>)> {
     let (wake, asked) = channel::bounded(1);
-    threads::start("waker", move || {
+    let waker = threads::start("waker", move || {
         asked.iter().for_each(|()| drop(inbox.send(Frame(codec::encode(&ToCoordinator::Wake)))));
     })?;
-    Ok(wake)
+    Ok((wake, waker))
 }
 
 fn random_token() -> io::Result<String> {

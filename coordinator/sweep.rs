@@ -33,7 +33,8 @@ fn children() -> Vec<Pid> {
         .collect()
 }
 
-fn has_token(pid: Pid, token: &str) -> bool {
+/// Whether a process belongs to the run of this token.
+pub(crate) fn has_token(pid: Pid, token: &str) -> bool {
     let wanted = format!("FORKYARD_RUN={token}");
     let environment =
         std::fs::read(Path::new("/proc").join(pid.to_string()).join("environ")).unwrap_or_default();

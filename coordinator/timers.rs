@@ -18,7 +18,7 @@ pub(crate) enum Timer {
     /// A gate may let somebody through.
     Gate(usize),
     /// The sample has taken long enough.
-    End,
+    SampleEnd,
     /// Workers are to be looked at.
     Memory,
     /// Progress is to be shown.

@@ -10,6 +10,7 @@ use crate::manifest::{parse_duration, parse_size};
 use crate::preset::{PRESETS, Preset};
 use crate::report::EventsWanted;
 use crate::run::MaxFailures;
+use crate::stress::Profile;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -58,6 +59,8 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Load the pool on purpose: what it does beside what the machine can do, what it holds, what it leaves behind
+    Stress(Stress),
     /// List the runs of a store, newest last
     Runs {
         /// As JSON, one run a line
@@ -283,6 +286,28 @@ pub(super) struct Tune {
     pub json: bool,
 }
 
+#[derive(clap::Args)]
+pub(super) struct Stress {
+    /// What it is loaded with
+    #[arg(value_enum, default_value = "mixed")]
+    pub profile: Profile,
+    /// How many worker processes; auto: one a core
+    #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = workers)]
+    pub workers: WorkerCount,
+    /// Start nothing new after this long (default: 10, or when all --tasks are done)
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    pub seconds: Option<f64>,
+    /// So many tasks
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub tasks: Option<u64>,
+    /// Another number makes another load of the same kind
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub seed: u64,
+    /// As one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
 #[derive(Subcommand)]
 pub(super) enum ImportCommand {
     /// A workflow of WfCommons (WfFormat 1.5), as a manifest in JSON Lines on stdout
@@ -453,6 +478,11 @@ fn worker_number(text: &str) -> Result<usize, String> {
 fn preset(name: &str) -> Result<&'static Preset, String> {
     let known = PRESETS.map(|preset| preset.name).join(", ");
     Preset::from_name(name).ok_or_else(|| format!("expected one of {known}"))
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.1..=1e6).contains(seconds));
+    seconds.ok_or_else(|| "expected seconds, from 0.1 up".into())
 }
 
 fn time_scale(text: &str) -> Result<f64, String> {

@@ -15,6 +15,7 @@ mod results;
 mod run;
 mod runs;
 mod store;
+mod stress;
 mod tune;
 mod why;
 
@@ -52,6 +53,7 @@ pub fn main() -> ExitCode {
         Command::Plan(plan) => plan::plan(&plan, store, runtime),
         Command::Tune(tune) => tune::tune(&tune, store, runtime),
         Command::Why { manifest, node, json } => why::why(&manifest, &node, store, json, runtime),
+        Command::Stress(args) => stress::run(&args, store, runtime),
         Command::Runs { json } => runs::list(store, json),
         Command::Status { run, json } => runs::status(store, run, json),
         Command::Cancel { run } => control::control(store, run, Request::Cancel),

@@ -292,7 +292,7 @@ impl Engine<'_> {
         let tick = self.report.interval().unwrap_or(TICK).min(TICK);
         self.state.timers.set(Instant::now() + tick, Timer::Tick);
         if let Some((limit, _)) = &self.state.sample {
-            self.state.timers.set(Instant::now() + *limit, Timer::End);
+            self.state.timers.set(Instant::now() + *limit, Timer::SampleEnd);
         }
         loop {
             self.expand();

@@ -13,7 +13,7 @@ impl Engine<'_> {
     pub(super) fn on_time(&mut self, now: Instant, tick: Duration) {
         while let Some(timer) = self.state.timers.due(now) {
             match timer {
-                Timer::End => self.end_now(),
+                Timer::SampleEnd => self.end_now(),
                 Timer::Memory => self.look_if_due(now),
                 Timer::Tick => {
                     self.look_at_python();

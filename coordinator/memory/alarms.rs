@@ -46,14 +46,15 @@ impl Alarms {
         alarms
     }
 
-    /// Waits for the next; false if there will be none.
-    pub fn wait(&self) -> bool {
+    /// Waits for the next; false if there will be none, or it is `over`.
+    pub fn wait(&self, over: &EventFd) -> bool {
         let urgent = self.urgent.iter().map(|file| PollFd::new(file.as_fd(), PollFlags::POLLPRI));
         let counted = self.counted.iter().map(|event| PollFd::new(event.as_fd(), PollFlags::POLLIN));
         let mut fds: Vec<PollFd> = urgent.chain(counted).collect();
         if fds.is_empty() {
             return false;
         }
+        fds.push(PollFd::new(over.as_fd(), PollFlags::POLLIN));
         loop {
             match poll(&mut fds, PollTimeout::NONE) {
                 Ok(_) => break,
@@ -61,7 +62,8 @@ impl Alarms {
                 Err(_) => return false,
             }
         }
-        let gone = fds.iter().any(|fd| fd.revents().is_some_and(|told| told.intersects(GONE)));
+        let is_over = fds.last().is_some_and(|over| over.any().unwrap_or(true));
+        let gone = is_over || fds.iter().any(|fd| fd.revents().is_some_and(|told| told.intersects(GONE)));
         // What was told is read, else it is told again at once.
         self.urgent.iter().for_each(|file| drop(file.read_at(&mut [0; 512], 0)));
         self.counted.iter().for_each(|event| {

@@ -60,6 +60,21 @@ impl Machine {
         Some(copied)
     }
 
+    /// A line like `Pss:  12 kB` of a file of `/proc`, in bytes.
+    pub fn kilobytes_of(&self, path: &str, name: &str) -> Option<u64> {
+        kilobytes(&fs::read_to_string(self.proc(path)).ok()?, name)
+    }
+
+    /// How often a process was given a page, without and with reading it from a disk; those of its children that it has
+    /// waited for count.
+    pub fn faults(&self, pid: u32) -> Option<(u64, u64)> {
+        let stat = fs::read_to_string(self.proc(&format!("{pid}/stat"))).ok()?;
+        // After the name, which may hold anything: state, parent, and then as in proc_pid_stat(5).
+        let numbers: Vec<u64> =
+            stat.rsplit_once(") ")?.1.split(' ').map(|number| number.parse().unwrap_or(0)).collect();
+        Some((numbers.get(7)? + numbers.get(8)?, numbers.get(9)? + numbers.get(10)?))
+    }
+
     /// All processes by their parent.
     pub fn children(&self) -> HashMap<u32, Vec<u32>> {
         let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
