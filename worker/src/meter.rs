@@ -153,7 +153,8 @@ mod tests {
         std::hint::black_box(&held);
         drop(held);
         let cost = meter.read(MEMORY_FROM_NS);
-        assert!(cost.private.is_some_and(|private| private.peak >= 64 << 20), "{cost:?}");
+        // The kernel counts pages in portions.
+        assert!(cost.private.is_some_and(|private| private.peak >= 63 << 20), "{cost:?}");
         assert!(cost.cpu_ns > 0);
         // Other tests run beside this one, in this process.
         let quick = meter.read(MEMORY_FROM_NS - 1);
