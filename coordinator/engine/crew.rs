@@ -17,6 +17,9 @@ const WAITS_BELOW: f64 = 0.5;
 /// Times from less than this are chance.
 const OBSERVED_MIN: Duration = Duration::from_millis(10);
 
+/// A worker that runs shorter tasks may spend as much time between them.
+const SHORT_SECONDS: f64 = 1e-3;
+
 /// What was seen of a worker's time.
 pub(crate) struct Activity {
     at: Instant,
@@ -46,6 +49,11 @@ impl Engine<'_> {
         let (before, python) = (place.activity.take(), place.python);
         let current = self.pool.pulse(worker).current();
         let kind = current.as_ref().map(|current| self.costs.kind_of(&self.nodes, current.node));
+        let is_short = |kind| self.costs.known(kind).is_some_and(|seconds| seconds < SHORT_SECONDS);
+        if place.lanes.is_empty() && kind.is_none_or(is_short) {
+            // Between two short tasks: what it waits for is us, and more workers would wait too.
+            return;
+        }
         let machine = &self.state.memory.machine;
         let (mut ran_ns, mut delayed_ns, mut of_commands) = (0, Vec::new(), 0);
         for (at, pid) in processes.iter().enumerate() {

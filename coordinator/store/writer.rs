@@ -37,6 +37,10 @@ const QUEUE_CHUNKS: usize = 16;
 /// A group with more bytes of values than this is committed at once.
 const GROUP_MAX_BYTES: usize = 16 << 20;
 
+/// Entries of the journal, and what keys were made of, that are kept back: nodes may end by the ten thousand at once,
+/// without results, when a run ends.
+const JOURNAL_MAX_BYTES: usize = 1 << 20;
+
 /// The store is folded after this long without a result.
 const FOLD_AFTER: Duration = Duration::from_millis(500);
 
@@ -149,6 +153,9 @@ impl Writer {
     /// Takes an entry for the journal, likewise.
     pub fn note(&mut self, entry: &JournalEntry) {
         journal::encode(entry, &mut self.journal);
+        if self.journal.len() > JOURNAL_MAX_BYTES {
+            self.hand_over();
+        }
     }
 
     /// Takes what a key was made of, likewise.
@@ -284,6 +291,9 @@ impl Work {
         // Only now: the journal must not speak of what is not committed.
         self.group_journal.extend(journal);
         self.group_fields.extend(fields);
+        if self.group_journal.len() + self.group_fields.len() > JOURNAL_MAX_BYTES {
+            return self.commit();
+        }
         self.due = Some(self.due.map_or(due, |before| before.min(due)));
     }
 

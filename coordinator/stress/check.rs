@@ -83,8 +83,8 @@ pub(super) fn check(dir: &StoreDir, result: &RunResult, load: &Load) -> Result<C
 impl Checked {
     fn one(&mut self, family: &Family, index: usize, entry: &JournalEntry, ended_early: bool) {
         let is_whole = index == family.count as usize;
-        let expected = if is_whole { (Outcome::Ran, 1) } else { (family.outcome, family.attempt) };
-        if ended_early && entry.outcome == Outcome::Cancelled {
+        let expected = if is_whole { (Outcome::Ran, 1) } else { family.ending(index as u64) };
+        if ended_early && matches!(entry.outcome, Outcome::Cancelled | Outcome::Blocked) {
             self.not_begun += 1;
         } else if (entry.outcome, entry.attempt) == expected {
             self.ended += 1;

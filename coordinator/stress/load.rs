@@ -34,8 +34,11 @@ const DISK_MAX: u64 = 2 << 30;
 const LAYERED_MAX: u64 = 100_000;
 const LAYER: u64 = 100;
 
-/// The longest chain.
-const CHAIN_MAX: u64 = 200_000;
+/// The longest chain: each expression of a manifest takes some 10 kB.
+const CHAIN_MAX: u64 = 20_000;
+
+/// One in so many of the sleeping nodes of `mixed` sleeps for too long.
+const LATE: u64 = 20_000;
 
 /// More nodes than there is time for are not worth more than this of the memory, at some bytes each.
 const NODE_BYTES: u64 = 100;
@@ -50,14 +53,30 @@ pub(super) struct Load {
     pub alloc_bytes: u64,
 }
 
-/// Nodes that are to end alike.
+/// Nodes of one kind.
 pub(super) struct Family {
     pub id: &'static str,
     pub count: u64,
     /// Whether they are items of a node, which has a result of its own.
     pub is_items: bool,
-    pub outcome: Outcome,
-    pub attempt: u32,
+    rare: Vec<Rare>,
+}
+
+/// One in so many of a family ends in another way.
+struct Rare {
+    one_in: u64,
+    /// The first that does.
+    first: u64,
+    outcome: Outcome,
+    attempt: u32,
+}
+
+impl Family {
+    /// How a node of it is to end, and after how many attempts.
+    pub fn ending(&self, index: u64) -> (Outcome, u32) {
+        let rare = self.rare.iter().find(|rare| index % rare.one_in == rare.first);
+        rare.map_or((Outcome::Ran, 1), |rare| (rare.outcome, rare.attempt))
+    }
 }
 
 impl Load {
@@ -80,7 +99,7 @@ impl Load {
                 maker.items("noop", "noop", tasks - layered, json!({}));
             }
             Profile::Latency => maker.chain(tasks(20e3).min(CHAIN_MAX)),
-            Profile::Fork => maker.crashes("crash", tasks(3e3), json!({ "status": 3 })),
+            Profile::Fork => maker.crashes("crash", tasks(3e3), 1, json!({ "status": 3 }), json!({})),
             Profile::Memory => {
                 artifact_bytes = matrix(&site.path("matrix.npy"), &mut seed)?;
                 alloc_bytes = ALLOC_BYTES;
@@ -88,7 +107,11 @@ impl Load {
                 let scans = tasks(500.0);
                 let params = json!({ "row": "{{ item }}", "k": 5 });
                 maker.items("scan", "topk", scans, json!({ "artifact": "matrix", "params": params }));
-                maker.allocs(scans.div_ceil(5), ALLOC_BYTES, workers.div_ceil(2));
+                let memory = format!("{}MiB", (ALLOC_BYTES >> 20) + 1);
+                let params = json!({ "bytes": ALLOC_BYTES, "seconds": 0.005 });
+                // First, and at most one for two workers, so that they run beside the others.
+                let more = json!({ "params": params, "memory": memory, "priority": 1, "concurrency": workers.div_ceil(2) });
+                maker.items("alloc", "alloc", scans.div_ceil(5), more);
             }
             Profile::Store => {
                 bytes(&site.path("bytes"), BYTES, &mut seed)?;
@@ -97,7 +120,7 @@ impl Load {
                 // 16 bytes to 4 MiB, each size as often as the others, in an order that looks like none.
                 let length = format!("{{{{ 16 * 2 ** ((item * 7919 + {}) % 19) }}}}", request.seed % 19);
                 let mean = 2 * RESULT_MAX / 19;
-                maker.bytes(tasks(3e3).min(DISK_MAX / mean), &length, RESULT_MAX);
+                maker.bytes(tasks(3e3).min(DISK_MAX / mean), &length, RESULT_MAX, None, json!({}));
             }
             Profile::Mixed => {
                 bytes(&site.path("bytes"), BYTES, &mut seed)?;
@@ -130,21 +153,21 @@ impl Maker {
 
     /// A node with so many items that all run at the first attempt.
     fn items(&mut self, id: &'static str, op: &str, count: u64, more: Value) {
-        self.endings(id, op, (count, Outcome::Ran, 1), more);
+        self.with_rare(id, op, count, Vec::new(), more);
     }
 
-    fn endings(&mut self, id: &'static str, op: &str, ending: (u64, Outcome, u32), mut more: Value) {
-        let (count, outcome, attempt) = ending;
-        if count == 0 {
-            return;
-        }
+    fn with_rare(&mut self, id: &'static str, op: &str, count: u64, rare: Vec<Rare>, mut more: Value) {
         more["id"] = id.into();
         more["op"] = op.into();
         if more.get("each").is_none() {
             more["foreach"] = format!("{{{{ range(0, {count}) }}}}").into();
         }
         self.line(&more);
-        self.families.push(Family { id, count, is_items: true, outcome, attempt });
+        self.families.push(Family { id, count, is_items: true, rare });
+    }
+
+    fn one_by_one(&mut self, id: &'static str, count: u64) {
+        self.families.push(Family { id, count, is_items: false, rare: Vec::new() });
     }
 
     /// No-op nodes that need some of the layer before.
@@ -164,8 +187,7 @@ impl Maker {
             writeln!(self.text, r#"{{"id":"layer_{node}","op":"noop","needs":[{needs}]}}"#)
                 .expect("a string takes everything");
         }
-        let (outcome, attempt) = (Outcome::Ran, 1);
-        self.families.push(Family { id: "layer", count, is_items: false, outcome, attempt });
+        self.one_by_one("layer", count);
     }
 
     /// Nodes of which each reads the result of the one before.
@@ -177,74 +199,70 @@ impl Maker {
             };
             self.line(&json!({ "id": format!("chain_{node}"), "op": "value", "params": { "value": value } }));
         }
-        let (outcome, attempt) = (Outcome::Ran, 1);
-        self.families.push(Family { id: "chain", count, is_items: false, outcome, attempt });
+        self.one_by_one("chain", count);
     }
 
-    /// Nodes of which each ends its worker once.
-    fn crashes(&mut self, id: &'static str, count: u64, mut how: Value) {
-        how["times"] = 1.into();
-        self.endings(
-            id,
-            "crash",
-            (count, Outcome::Ran, 2),
-            json!({ "params": how, "priority": 9, "concurrency": 2 }),
-        );
+    /// Nodes of which one in so many ends its worker once.
+    fn crashes(&mut self, id: &'static str, count: u64, one_in: u64, mut params: Value, more: Value) {
+        params["times"] = format!("{{{{ 1 if item % {one_in} == 0 else 0 }}}}").into();
+        let rare = vec![Rare { one_in, first: 0, outcome: Outcome::Ran, attempt: 2 }];
+        self.with_rare(id, "crash", count, rare, with(more, "params", params));
     }
 
-    fn allocs(&mut self, count: u64, bytes: u64, at_once: usize) {
-        let params = json!({ "bytes": bytes, "seconds": 0.005 });
-        let memory = format!("{}MiB", (bytes >> 20) + 1);
-        let more = json!({ "params": params, "memory": memory, "priority": 5, "concurrency": at_once });
-        self.items("alloc", "alloc", count, more);
-    }
-
-    /// Parts of the artifact, none of which is like another.
-    fn bytes(&mut self, count: u64, length: &str, longest: u64) {
+    /// Parts of the artifact, none of which is like another; one in so many lies beyond its end.
+    fn bytes(&mut self, count: u64, length: &str, longest: u64, beyond: Option<u64>, more: Value) {
         let step = ((BYTES - longest) / count.max(1)).max(1);
-        let offset = format!("{{{{ item * {step} % {} }}}}", BYTES - longest);
-        let params = json!({ "offset": offset, "length": length });
-        self.items("bytes", "bytes", count, json!({ "artifact": "bytes", "params": params, "priority": 4 }));
+        let mut offset = format!("item * {step} % {}", BYTES - longest);
+        let mut rare = Vec::new();
+        if let Some(one_in) = beyond {
+            offset = format!("{BYTES} + item if item % {one_in} == 1 else {offset}");
+            rare.push(Rare { one_in, first: 1, outcome: Outcome::Failed, attempt: 3 });
+        }
+        let params = json!({ "offset": format!("{{{{ {offset} }}}}"), "length": length });
+        self.with_rare(
+            "bytes",
+            "bytes",
+            count,
+            rare,
+            with(with(more, "artifact", "bytes".into()), "params", params),
+        );
     }
 
-    /// All of it. What is rare goes first and a few at a time, so that it is spread over the run.
+    /// All of it: families of one size, of which a few nodes each are under way, so that they keep pace; what is rare is
+    /// spread over them. In all one node in a hundred ends its worker.
     fn mixed(&mut self, tasks: u64, workers: usize, seed: &mut Seed) {
-        let part = |of: u64| tasks.div_ceil(of);
+        let layered = (tasks / 50).min(LAYERED_MAX);
+        let each = ((tasks - layered) / 9).max(1);
         let salt = seed.below(1 << 40);
-        let few = |priority: i32, at_once: usize| json!({ "priority": priority, "concurrency": at_once });
-        let with = |mut more: Value, word: &str, value: Value| {
-            more[word] = value;
-            more
-        };
-        self.layers(part(50).min(LAYERED_MAX), seed);
-        self.crashes("crash", part(200), json!({ "status": 3 }));
-        self.crashes("kill", part(200), json!({ "signal": 9 }));
-        let beyond = json!({ "offset": BYTES, "length": 1 });
-        let fails = with(few(8, 4), "params", beyond);
-        let fails = with(fails, "retry", json!({ "attempts": 3, "backoff": "1ms" }));
-        let fails = with(with(fails, "on_item_failure", "null".into()), "artifact", "bytes".into());
-        self.endings(
-            "fail",
-            "bytes",
-            (part(500), Outcome::Failed, 3),
-            with(fails, "salt", "{{ item }}".into()),
-        );
-        let late = with(few(7, 1), "params", json!({ "seconds": 60 }));
-        let late = with(with(late, "timeout", "20ms".into()), "on_item_failure", "null".into());
-        self.endings("late", "sleep", (part(5000), Outcome::TimedOut, 1), late);
-        self.allocs(part(1000), SMALL_ALLOC_BYTES, workers);
-        let length = "{{ 1048576 if item % 512 == 511 else 16 * 4 ** (item % 7) }}";
-        self.bytes(part(100), length, RESULT_MAX);
-        self.items("sleep", "sleep", part(200), with(few(3, workers), "params", json!({ "seconds": 0.001 })));
-        let spin = json!({ "seconds": 0.00002 });
-        self.items("spin", "spin", part(20), with(few(2, 64 * workers), "params", spin));
-        let value = format!("{{{{ item * 1000003 + {salt} }}}}");
-        self.items("value", "value", part(10), json!({ "params": { "value": value } }));
+        let some = json!({ "concurrency": 8 * workers, "priority": 1 });
+        self.layers(layered, seed);
+        self.crashes("crash", each, 22, json!({ "status": 3 }), some.clone());
+        self.crashes("kill", each, 22, json!({ "signal": 9 }), some.clone());
+        let sleep = json!({ "seconds": format!("{{{{ 60 if item % {LATE} == 11 else 0.001 if item % 25 == 0 else 0 }}}}") });
+        let late = vec![Rare { one_in: LATE, first: 11, outcome: Outcome::TimedOut, attempt: 1 }];
+        let sleeps = with(with(some.clone(), "timeout", "1s".into()), "on_item_failure", "null".into());
+        self.with_rare("sleep", "sleep", each, late, with(sleeps, "params", sleep));
+        let tries = with(some.clone(), "retry", json!({ "attempts": 3, "backoff": "1ms" }));
+        let tries = with(tries, "on_item_failure", "null".into());
+        let length = "{{ 1048576 if item % 4096 == 4095 else 16 * 4 ** (item % 7) if item % 16 == 0 else 16 + item % 100 }}";
+        self.bytes(each, length, RESULT_MAX, Some(100), tries);
+        let alloc = json!({ "bytes": format!("{{{{ {SMALL_ALLOC_BYTES} if item % 125 == 0 else 4096 }}}}") });
+        let memory = with(some.clone(), "memory", format!("{}MiB", (SMALL_ALLOC_BYTES >> 20) + 1).into());
+        self.items("alloc", "alloc", each, with(memory, "params", alloc));
+        let spin = json!({ "seconds": "{{ 0.00005 if item % 4 == 0 else 0 }}" });
+        self.items("spin", "spin", each, with(some.clone(), "params", spin));
+        let value = json!({ "value": format!("{{{{ item * 1000003 + {salt} }}}}") });
+        self.items("value", "value", each, with(some, "params", value));
         let follows = json!({ "each": "value", "params": { "value": "{{ item + 1 }}" } });
-        self.items("follow", "value", part(10), follows);
-        let so_far: u64 = self.families.iter().map(|family| family.count).sum();
-        self.items("noop", "noop", tasks.saturating_sub(so_far), json!({}));
+        self.items("follow", "value", each, follows);
+        self.items("noop", "noop", (tasks - layered).saturating_sub(8 * each).max(1), json!({}));
     }
+}
+
+/// The same with one more word.
+fn with(mut more: Value, word: &str, value: Value) -> Value {
+    more[word] = value;
+    more
 }
 
 /// A file of bytes that no packer makes smaller.
