@@ -21,6 +21,9 @@ pub(crate) struct Crew {
     pub warning: Option<String>,
 }
 
+/// Nodes that are shorter are not taken to wait.
+pub(crate) const SHORT_SECONDS: f64 = 1e-3;
+
 /// The cores that this process may use.
 pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
@@ -83,7 +86,9 @@ fn useful(plan: &Plan, costs: &Costs) -> usize {
         let kind = costs.kind(plan.ops[node.index()], call);
         let seconds = costs.known(kind).unwrap_or(0.0);
         time += seconds;
-        busy += seconds * costs.cpu(kind).unwrap_or(1.0).min(1.0);
+        // What is short has hardly been measured, and travels in batches that keep a worker busy.
+        let cpu = if seconds < SHORT_SECONDS { 1.0 } else { costs.cpu(kind).unwrap_or(1.0).min(1.0) };
+        busy += seconds * cpu;
     }
     if time == 0.0 { 0 } else { (cores() as f64 * time / busy.max(time / 1000.0)).round() as usize }
 }

@@ -8,7 +8,7 @@ use forkyard_shared::sys::now_ns;
 
 use super::core::Engine;
 use super::memory::SMALL_BYTES;
-use crate::crew::cores;
+use crate::crew::{SHORT_SECONDS, cores};
 use crate::places::{Killing, Life, Place};
 
 /// A worker that wants a core for less than this part of its time waits for something else.
@@ -16,9 +16,6 @@ const WAITS_BELOW: f64 = 0.5;
 
 /// Times from less than this are chance.
 const OBSERVED_MIN: Duration = Duration::from_millis(10);
-
-/// A worker that runs shorter tasks may spend as much time between them.
-const SHORT_SECONDS: f64 = 1e-3;
 
 /// What was seen of a worker's time.
 pub(crate) struct Activity {
