@@ -2,14 +2,12 @@
 //! of a batch.
 
 use std::collections::{BTreeMap, HashMap};
-use std::rc::Rc;
 use std::time::Duration;
 
 use forkyard_shared::ids::{NodeId, OpId};
 use forkyard_shared::protocol::Cost;
 use serde::{Deserialize, Serialize};
 
-use crate::code::Call;
 use crate::nodes::Nodes;
 use crate::stats::{Series, Summary};
 
@@ -37,11 +35,12 @@ const SEEN_ENOUGH: Duration = Duration::from_millis(50);
 /// Nobody knows what a node takes to the byte.
 const UNDERSTATED_FROM: f64 = 1.25;
 
-/// What is known by kind of node: by op, and of Python by function.
+/// What is known by kind of node: by op, of Python by function, of commands by program.
 pub(crate) struct Costs {
     kinds: Vec<KindCost>,
     names: Vec<String>,
-    of_calls: HashMap<String, CostKind>,
+    /// By function or program.
+    by_label: HashMap<String, CostKind>,
 }
 
 /// The number of a kind of node.
@@ -101,28 +100,28 @@ impl KindCost {
 }
 
 impl Costs {
-    /// Starts with what earlier runs measured of ops, and of the functions that the plan calls.
+    /// Starts with what earlier runs measured of ops, and of the functions and programs that the plan calls.
     pub fn new<'n>(
         ops: impl Iterator<Item = &'n str>,
-        calls: &[&Rc<Call>],
+        labels: &[&str],
         learnt: &BTreeMap<String, Learnt>,
     ) -> Costs {
         let mut names: Vec<String> = ops.map(String::from).collect();
-        let mut of_calls = HashMap::new();
-        for call in calls {
-            of_calls.entry(call.text.clone()).or_insert_with(|| {
-                names.push(call.text.clone());
+        let mut by_label = HashMap::new();
+        for label in labels {
+            by_label.entry(label.to_string()).or_insert_with(|| {
+                names.push(label.to_string());
                 CostKind(names.len() - 1)
             });
         }
         let kind = |name: &String| KindCost { learnt: learnt.get(name).copied(), ..KindCost::default() };
-        Costs { kinds: names.iter().map(kind).collect(), names, of_calls }
+        Costs { kinds: names.iter().map(kind).collect(), names, by_label }
     }
 
-    /// The kind of a node of this op, which calls this function.
-    pub fn kind(&self, op: OpId, call: Option<&Rc<Call>>) -> CostKind {
-        let of_call = call.and_then(|call| self.of_calls.get(&call.text));
-        of_call.copied().unwrap_or(CostKind(op.index()))
+    /// The kind of a node of this op, which calls this function or runs this program.
+    pub fn kind(&self, op: OpId, label: Option<&str>) -> CostKind {
+        let labelled = label.and_then(|label| self.by_label.get(label));
+        labelled.copied().unwrap_or(CostKind(op.index()))
     }
 
     /// The name of its op or function.
@@ -132,7 +131,7 @@ impl Costs {
 
     /// The kind of a node.
     pub fn kind_of(&self, nodes: &Nodes, node: NodeId) -> CostKind {
-        self.kind(nodes.op(node), nodes.call(node))
+        self.kind(nodes.op(node), nodes.label(node))
     }
 
     /// A node of this kind took so long, and cost this.

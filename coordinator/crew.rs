@@ -82,8 +82,7 @@ impl Crew {
 fn useful(plan: &Plan, costs: &Costs) -> usize {
     let (mut time, mut busy) = (0.0, 0.0);
     for node in (0..plan.len()).map(NodeId::new) {
-        let call = plan.detail(node).and_then(|detail| detail.call.as_ref());
-        let kind = costs.kind(plan.ops[node.index()], call);
+        let kind = costs.kind(plan.ops[node.index()], plan.label(node));
         let seconds = costs.known(kind).unwrap_or(0.0);
         time += seconds;
         // What is short has hardly been measured, and travels in batches that keep a worker busy.

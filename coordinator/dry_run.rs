@@ -103,8 +103,8 @@ impl DryRun {
         let layout = dir.layout().unwrap_or_default();
         let reader = Reader::look(&dir, 0).unwrap_or_else(|_| Reader::of_nothing(&dir, layout));
         let before = latest_summary(&dir.path).unwrap_or_default();
-        let calls = plan.calls();
-        let costs = || Costs::new(ops.names(), &calls, &before.learnt);
+        let labels = plan.labels();
+        let costs = || Costs::new(ops.names(), &labels, &before.learnt);
         let urgencies = urgencies(plan, &costs());
         let mut scheduler = Scheduler::new(&plan.graph, urgencies, &wanted).with_terms(plan.terms());
         plan.races().flat_map(|(_, members)| members).for_each(|member| scheduler.excuse(*member));

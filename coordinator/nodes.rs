@@ -194,6 +194,11 @@ impl Nodes {
         plan.results_of(number)
     }
 
+    /// What tells a node from others of its op: the Python function that it calls, the program that it runs.
+    pub fn label(&self, node: NodeId) -> Option<&'static str> {
+        self.detail(node)?.label()
+    }
+
     /// The Python function that it calls.
     pub fn call(&self, node: NodeId) -> Option<&'static Rc<Call>> {
         self.detail(node)?.call.as_ref()

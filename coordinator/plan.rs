@@ -1,7 +1,7 @@
 //! A checked manifest: what a run needs to know of its nodes, in flat arrays. Most nodes are only an id,
 //! an op and their needs; whatever else a node says is in its [`Detail`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -76,6 +76,8 @@ pub(crate) struct Detail {
     pub flow: Option<Box<Flow>>,
     /// The Python function that it calls.
     pub call: Option<Rc<Call>>,
+    /// The program that it runs, as far as that says what it does.
+    pub program: Option<Rc<str>>,
 }
 
 /// Whether, when and how often a node runs, and what follows from its result.
@@ -207,6 +209,11 @@ impl Flow {
 }
 
 impl Detail {
+    /// What tells it from others of its op: the Python function that it calls, the program that it runs.
+    pub fn label(&self) -> Option<&str> {
+        self.call.as_ref().map(|call| call.text.as_str()).or(self.program.as_deref())
+    }
+
     /// Whether nothing of it is in the node's key.
     pub fn adds_nothing(&self) -> bool {
         self.params.is_empty()
@@ -256,10 +263,20 @@ impl Plan {
         calls
     }
 
-    /// What a node calls: its Python function, or its op.
+    /// What a node does: the Python function that it calls, the program that it runs, else its op.
     pub fn kind_name<'a>(&'a self, node: NodeId, ops: &'a Ops) -> &'a str {
-        let call = self.detail(node).and_then(|detail| detail.call.as_ref());
-        call.map_or_else(|| ops.name(self.ops[node.index()]), |call| call.text.as_str())
+        self.label(node).unwrap_or_else(|| ops.name(self.ops[node.index()]))
+    }
+
+    /// What tells a node from others of its op.
+    pub fn label(&self, node: NodeId) -> Option<&str> {
+        self.detail(node)?.label()
+    }
+
+    /// All of those, each once.
+    pub fn labels(&self) -> Vec<&str> {
+        let all: BTreeSet<&str> = self.details.iter().filter_map(Detail::label).collect();
+        all.into_iter().collect()
     }
 
     /// The artifacts that a node names.

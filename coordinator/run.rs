@@ -219,8 +219,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     let (lock, layout) = dir.prepare(wanted_layout.unwrap_or_default()).map_err(RunError::Open)?;
     let lock = &lock;
 
-    let calls = plan.calls();
-    let costs = Costs::new(ops.names(), &calls, &before.learnt);
+    let costs = Costs::new(ops.names(), &plan.labels(), &before.learnt);
     let mut scheduler = Scheduler::new(&plan.graph, urgencies(plan, &costs), wanted).with_terms(plan.terms());
     plan.races().flat_map(|(_, members)| members).for_each(|member| scheduler.excuse(*member));
     let machine = Machine::here();
@@ -440,10 +439,7 @@ pub(crate) fn open_artifacts(plan: &Plan) -> Result<Vec<OpenArtifact>, RunError>
 pub(crate) fn urgencies(plan: &Plan, costs: &Costs) -> Vec<Urgency> {
     let cost = |node: NodeId| {
         let declared = plan.detail(node).and_then(|detail| detail.estimate);
-        let expected = || {
-            let call = plan.detail(node).and_then(|detail| detail.call.as_ref());
-            costs.expected(costs.kind(plan.ops[node.index()], call)) as f32
-        };
+        let expected = || costs.expected(costs.kind(plan.ops[node.index()], plan.label(node))) as f32;
         declared.map_or_else(expected, |time| time.as_secs_f32())
     };
     let remaining = plan.graph.remaining(cost).into_iter().enumerate();

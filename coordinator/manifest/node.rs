@@ -1,6 +1,7 @@
 //! What a node says beyond `id`, `op` and `needs`: checked against its op, and made into a [`Detail`].
 
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 use forkyard_shared::protocol::Reads;
@@ -70,6 +71,7 @@ pub(super) fn parse(
             reads: Vec::new(),
             flow: None,
             call: None,
+            program: None,
         },
         artifacts: Vec::new(),
         artifact_results: Vec::new(),
@@ -237,6 +239,9 @@ impl Parsed {
             self.result(format!("{prefix}{name}"), id);
             return Ok(());
         }
+        if kind == ParamKind::Command {
+            self.detail.program = program(&value);
+        }
         let template = Template::compile(&value).map_err(|fault| {
             let way = fault.path.iter().rev();
             way.fold(Fault::new(fault.why), |fault, key| fault.inside_any(key)).inside(name)
@@ -311,6 +316,27 @@ impl Parsed {
 }
 
 /// Whether a text is an item and nothing else.
+/// The program of a command: its first word; of an interpreter the script. What is computed is not known yet.
+fn program(command: &Value) -> Option<Rc<str>> {
+    let name =
+        |word: &str| (!word.contains("{{")).then(|| word.rsplit('/').next().unwrap_or(word).to_string());
+    let words: Vec<&str> = match command {
+        Value::String(line) => line.split_whitespace().collect(),
+        Value::Array(words) => words.iter().filter_map(Value::as_str).collect(),
+        _ => return None,
+    };
+    let first = name(words.first()?)?;
+    let script = words[1..].iter().find(|word| !word.starts_with('-')).and_then(|word| name(word));
+    let is_script = |script: &String| SCRIPTS.iter().any(|end| script.ends_with(end));
+    Some(match script.filter(is_script) {
+        Some(script) => format!("{first} {script}").into(),
+        None => first.into(),
+    })
+}
+
+/// How the names of scripts end that interpreters run.
+const SCRIPTS: [&str; 7] = [".py", ".sh", ".R", ".r", ".js", ".pl", ".rb"];
+
 fn is_item(text: &str) -> bool {
     let inner = text.trim().strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}"));
     inner.is_some_and(|inner| inner.trim() == "item")
