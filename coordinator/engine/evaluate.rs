@@ -238,7 +238,7 @@ impl Engine<'_> {
         let found;
         let record = match &held.at {
             At::Unknown => None,
-            At::Record(record) => Some(record),
+            At::Record(record) => Some(&**record),
             At::Key => {
                 found = self.reader.lookup(self.keys.of(producer));
                 found.as_ref()

@@ -247,7 +247,9 @@ impl Engine<'_> {
         self.scheduler.expect(nodes);
         self.keys.expect(nodes);
         room::take(&mut family.items, tasks.min(NODES_MAX), NOBODY);
-        family.ends.early.reserve(tasks.min(WINDOW));
+        if self.readers(node) + self.state.followers.get(&node).map_or(0, Vec::len) > 0 {
+            self.state.results.reserve(tasks.min(NODES_MAX));
+        }
     }
 
     /// Makes items, as many as may be under way.
@@ -346,13 +348,19 @@ impl Engine<'_> {
             // It ran again because its result was gone.
             return;
         }
-        family.ends.put(index, result, self.keys.of(node));
+        family.cancelled |= outcome == Outcome::Cancelled;
+        if family.cancelled {
+            // There will be no list of them.
+            family.ends.early = HashMap::new();
+        } else {
+            family.ends.put(index, result, self.keys.of(node));
+        }
         family.live -= 1;
         family.ran |= outcome == Outcome::Ran;
         match outcome {
             Outcome::Ran | Outcome::Cached | Outcome::Skipped => {}
             Outcome::Blocked => family.hindered = true,
-            Outcome::Cancelled => family.cancelled = true,
+            Outcome::Cancelled => {}
             Outcome::Failed | Outcome::TimedOut if policy == OnItemFailure::Null => {}
             Outcome::Failed | Outcome::TimedOut => {
                 family.failed += 1;

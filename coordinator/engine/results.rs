@@ -29,7 +29,7 @@ pub(super) enum At {
     /// Under its node's key.
     Key,
     /// There.
-    Record(Record),
+    Record(Box<Record>),
 }
 
 /// Why a result cannot be put into a message.
@@ -83,7 +83,7 @@ impl Engine<'_> {
                 if let Some(held) = self.state.results.get_mut(&node).filter(|held| held.readers > 0) {
                     // Without a database a result is found by its key at once, and what stands with it may be long.
                     let by_key = self.layout == Layout::Filesystem;
-                    held.at = if by_key { At::Key } else { At::Record(record.clone()) };
+                    held.at = if by_key { At::Key } else { At::Record(Box::new(record.clone())) };
                 }
             }
         }
@@ -249,7 +249,7 @@ impl Engine<'_> {
         let found;
         let record = match &held.at {
             At::Unknown => return Ok(Param::Blob { kind, digest }),
-            At::Record(record) => Some(record),
+            At::Record(record) => Some(&**record),
             At::Key => {
                 found = self.reader.lookup(self.keys.of(producer));
                 found.as_ref()
