@@ -7,7 +7,7 @@ use crate::artifacts::OpenArtifact;
 use crate::cost::Costs;
 use crate::memory::{Budget, Machine, PYTHON_BYTES, Rooms, WORKER_BYTES};
 use crate::plan::Plan;
-use crate::preset::{AUTO, Preset, Workers};
+use crate::preset::{AUTO, Workers};
 use crate::run::RunError;
 use crate::text;
 
@@ -36,14 +36,14 @@ impl Crew {
     /// When not even one worker fits, or a node says that it takes more than there is.
     pub fn of(
         plan: &Plan,
-        (asked, preset): (Option<usize>, Option<&'static Preset>),
+        asked: Option<usize>,
         (artifacts, costs): (&[OpenArtifact], &Costs),
         machine: &Machine,
     ) -> Result<Crew, RunError> {
-        let preset = preset.or(plan.settings.preset);
+        let preset = plan.settings.preset;
         let rooms = machine.look().ok();
         let bytes = artifacts.iter().map(|artifact| artifact.bytes).sum();
-        let share = preset.map_or(plan.settings.share(), |preset| preset.share);
+        let share = plan.settings.share();
         let cache = plan.settings.cache();
         let budget = rooms.as_ref().map(|rooms| Budget::new(rooms, share, bytes, (cache, plan.len())));
         let each = if plan.calls().is_empty() { WORKER_BYTES } else { PYTHON_BYTES };

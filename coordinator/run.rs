@@ -205,8 +205,9 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         threads::start("early look", move || Reader::look(&dir, LEARN_EARLY).ok())
     };
     let early = early.map_err(|error| RunError::Pool(format!("start a thread: {error}")))?;
-    let plan = manifest::load(&options.manifest, options.text.as_deref(), ops, &options.given)
+    let mut plan = manifest::load(&options.manifest, options.text.as_deref(), ops, &options.given)
         .map_err(RunError::Manifest)?;
+    plan.settings.preset = options.preset.or(plan.settings.preset);
     // It is needed until the end of the process.
     let plan: &'static Plan = Box::leak(Box::new(plan));
     let before = latest_summary(&dir.path).unwrap_or_default();
@@ -223,7 +224,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     let mut scheduler = Scheduler::new(&plan.graph, urgencies(plan, &costs), wanted).with_terms(plan.terms());
     plan.races().flat_map(|(_, members)| members).for_each(|member| scheduler.excuse(*member));
     let machine = Machine::here();
-    let mut crew = Crew::of(plan, (options.workers, options.preset), (&artifacts, &costs), &machine)?;
+    let mut crew = Crew::of(plan, options.workers, (&artifacts, &costs), &machine)?;
     // Started only as there is work for them: items and generated nodes are not counted yet.
     let (workers, workers_max) = crew.workers;
 
