@@ -182,7 +182,7 @@ impl Engine<'_> {
             tightest.name
         );
         let why = format!("killed, for it held {}", text::bytes(held));
-        if place.lanes.is_empty() {
+        if place.lanes.len() < 2 {
             place.killing = Some(Killing::Memory(node, held, evidence));
         } else {
             // Whose memory it was, nobody knows: each is tried alone.
