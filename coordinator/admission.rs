@@ -69,12 +69,17 @@ impl Admission {
     /// Whether this worker may run this node, which takes so much; a node that takes nothing may always. If nobody runs
     /// anything that takes memory, there is nothing to wait for.
     pub fn admits(&self, node: NodeId, bytes: u64, worker: WorkerId) -> bool {
+        self.admits_beside(0, node, bytes, worker)
+    }
+
+    /// The same beside others in this worker that take so much together.
+    pub fn admits_beside(&self, others: u64, node: NodeId, bytes: u64, worker: WorkerId) -> bool {
         let Some(budget) = self.budget else { return true };
-        if bytes == 0 || self.nothing_reserved_but(worker) {
+        if bytes == 0 || others == 0 && self.nothing_reserved_but(worker) {
             return true;
         }
         let own = self.holds[worker.index()].bytes();
-        let fits = self.held - own + own.max(bytes) <= budget;
+        let fits = self.held - own + own.max(others + bytes) <= budget;
         fits && (self.passed < PATIENCE * self.holds.len() || self.senior() == Some(node))
     }
 
@@ -222,6 +227,19 @@ mod tests {
     }
 
     #[test]
+    fn nodes_beside_each_other_in_one_worker_are_as_many_as_fit() {
+        let mut memory = Admission::new(Some(100), 4);
+        let mut taken = 0;
+        for n in 0..3 {
+            assert!(memory.admits_beside(taken, NodeId(n), 30, W[0]));
+            taken += 30;
+            memory.start(NodeId(n), taken, W[0]);
+        }
+        assert!(!memory.admits_beside(taken, NodeId(3), 30, W[0]));
+        assert!(memory.admits_beside(taken, NodeId(3), 10, W[0]));
+    }
+
+    #[test]
     fn small_ones_pass_big_ones_but_not_for_ever() {
         let mut memory = Admission::new(Some(100), 4);
         memory.start(NodeId(0), 50, W[0]);
@@ -250,7 +268,9 @@ mod tests {
         let mut memory = Admission::new(Some(100), 4);
         memory.start(NodeId(0), 60, W[0]);
         memory.start(NodeId(1), 40, W[1]);
-        [(10, 50), (11, 30), (12, 20), (13, 30)].map(|(node, bytes)| memory.wait(NodeId(node), bytes));
+        for (node, bytes) in [(10, 50), (11, 30), (12, 20), (13, 30)] {
+            memory.wait(NodeId(node), bytes);
+        }
         memory.reserve(W[1], 0);
         assert_eq!(memory.next_to_start(), Some(NodeId(11)));
         memory.start(NodeId(11), 30, W[1]);

@@ -48,7 +48,7 @@ impl Engine<'_> {
                 break;
             }
             let memory = self.memory_of(node);
-            if !self.state.admission.admits(node, reserved + memory, worker) {
+            if !self.state.admission.admits_beside(reserved, node, memory, worker) {
                 if !tasks.is_empty() {
                     break;
                 }
@@ -102,6 +102,7 @@ impl Engine<'_> {
                 && place.killing.is_none()
                 && place.has_no_batch()
                 && place.lanes.len() < most
+                && place.retiring.is_none()
                 && place.unread < UNREAD_MAX
                 && place.lanes.iter().all(|lane| !lane.alone)
         };
