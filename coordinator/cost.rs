@@ -22,6 +22,9 @@ pub(crate) const BATCH_MAX_TASKS: usize = 256;
 /// between two messages.
 const QUEUE_SECONDS: f64 = 10e-3;
 
+/// Workers do not look at the memory of a task that took less.
+const QUICK_SECONDS: f64 = 3e-3;
+
 /// What a node costs of which nothing is known, in seconds. Equal for all, it makes the longest way the
 /// one of most hops.
 const UNKNOWN_SECONDS: f64 = 1e-3;
@@ -204,6 +207,11 @@ impl Costs {
         let seen = (known.seen >= SEEN_ENOUGH).then(|| known.wanted.div_duration_f64(known.seen));
         let measured = (known.timed_ns > 0.0).then(|| known.busy_ns / known.timed_ns);
         seen.or(measured).or(known.learnt.map(|learnt| learnt.cpu))
+    }
+
+    /// Whether nodes of this kind are over too soon to be asked for their memory.
+    pub fn is_quick(&self, kind: CostKind) -> bool {
+        self.kinds[kind.0].recent.is_some_and(|seconds| seconds < QUICK_SECONDS)
     }
 
     /// What a node of this kind probably takes: for the order of nodes.

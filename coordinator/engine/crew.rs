@@ -119,14 +119,32 @@ impl Engine<'_> {
     /// A worker has ended what it ran and holds this: it is replaced if that is more than it should.
     pub(super) fn rest(&mut self, worker: WorkerId, rest: u64) {
         self.state.admission.measured(worker, rest);
-        let fair = self.state.admission.budget().map(|budget| budget / self.state.places.len().max(1) as u64);
-        let most = match self.nodes.plan.settings.recycle {
-            Some(most) => most,
-            // Nobody has said: what all of them may hold, in equal parts.
-            None => fair.unwrap_or(u64::MAX).max(SMALL_BYTES),
-        };
-        if rest > most {
+        if rest > self.may_keep() {
             self.state.places[worker.index()].retiring = Some(rest);
+        }
+    }
+
+    /// What a worker may hold between two tasks.
+    fn may_keep(&self) -> u64 {
+        let fair = self.state.admission.budget().map(|budget| budget / self.state.places.len().max(1) as u64);
+        // Nobody has said: what all of them may hold, in equal parts.
+        let recycle = self.nodes.plan.settings.recycle;
+        recycle.unwrap_or_else(|| fair.unwrap_or(u64::MAX).max(SMALL_BYTES))
+    }
+
+    /// A worker was seen to hold so much. What those keep whose tasks are too quick to be measured, or run beside each
+    /// other, is known in no other way: they get nothing new until it can be told from what tasks take.
+    pub(super) fn note_kept(&mut self, worker: WorkerId, held: u64) {
+        let place = &self.state.places[worker.index()];
+        if held <= self.may_keep() || place.is_idle() {
+            return;
+        }
+        let is_unmeasured = match place.running() {
+            Some(node) => self.costs.is_quick(self.costs.kind_of(&self.nodes, node)),
+            None => self.nodes.plan.settings.recycle.is_some(),
+        };
+        if is_unmeasured {
+            self.state.places[worker.index()].retiring = Some(held);
         }
     }
 
@@ -134,7 +152,15 @@ impl Engine<'_> {
     pub(super) fn retire(&mut self, worker: WorkerId) {
         let place = &mut self.state.places[worker.index()];
         if place.is_idle() && place.killing.is_none() && matches!(place.life, Life::Runs(_)) {
-            let Some(held) = place.retiring.take() else { return };
+            if place.retiring.take().is_none() {
+                return;
+            }
+            let processes = self.processes_of(worker, None).unwrap_or_default();
+            let held = self.held_by(worker, &processes);
+            if held <= self.may_keep() {
+                return;
+            }
+            let place = &mut self.state.places[worker.index()];
             place.killing = Some(Killing::Retired);
             self.pool.kill(worker);
             self.report.worker_recycled(worker, held);

@@ -84,6 +84,7 @@ impl Engine<'_> {
             let place = &self.state.places[id.index()];
             place.is_alive()
                 && place.killing.is_none()
+                && place.retiring.is_none()
                 && place.free_slot().is_some()
                 && place.lanes.is_empty()
                 && place.in_use().iter().all(|(_, sent)| {

@@ -114,6 +114,7 @@ impl Engine<'_> {
             self.state.admission.measured(worker, held);
             private += held;
             has_limit |= self.learn_from(worker, held);
+            self.note_kept(worker, held);
             self.note_activity(worker, &processes, now);
         }
         let python = self.state.places.iter().filter(|place| place.python.is_some()).count() as u64;
@@ -152,7 +153,11 @@ impl Engine<'_> {
     }
 
     /// A worker, its Python process and what they started.
-    fn processes_of(&self, worker: WorkerId, below: Option<&HashMap<u32, Vec<u32>>>) -> Option<Vec<u32>> {
+    pub(super) fn processes_of(
+        &self,
+        worker: WorkerId,
+        below: Option<&HashMap<u32, Vec<u32>>>,
+    ) -> Option<Vec<u32>> {
         let place = &self.state.places[worker.index()];
         let Life::Runs(pid) = place.life else { return None };
         let mut all: Vec<u32> = [Some(pid), place.python].into_iter().flatten().collect();
@@ -166,7 +171,7 @@ impl Engine<'_> {
     }
 
     /// What these processes of a worker hold for themselves.
-    fn held_by(&self, worker: WorkerId, processes: &[u32]) -> u64 {
+    pub(super) fn held_by(&self, worker: WorkerId, processes: &[u32]) -> u64 {
         let (place, memory) = (&self.state.places[worker.index()], &self.state.memory);
         let held = |(at, pid): (usize, &u32)| {
             if at > 0 && Some(*pid) != place.python && place.python.is_some() {
