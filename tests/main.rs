@@ -13,6 +13,7 @@ mod failures; // one test named after each row of the table of failures in docs/
 mod faults; // every system call of a run on its store, failing or the last one
 mod language; // every word of the workflow language, through the real command
 mod manifest; // files that are no manifest, or name others; the command line
+mod memory; // what nodes take: who waits for room, what is done when it is short, limits, workers, presets, alerts, figures
 mod plan; // what is known before a run; traces of other programs, imported
 mod python; // Python nodes, `map`, and the module as a client
 mod regression; // one test named after each bug that was fixed
