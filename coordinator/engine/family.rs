@@ -80,7 +80,8 @@ const NOBODY: NodeId = NodeId(u32::MAX);
 /// kept.
 struct Ends {
     next: u32,
-    early: HashMap<u32, (ResultId, Digest)>,
+    /// From the next one on, as far as they have ended.
+    early: VecDeque<Option<(ResultId, Digest)>>,
     results: Hasher,
     keys: Hasher,
 }
@@ -89,13 +90,19 @@ impl Ends {
     fn new() -> Ends {
         let mut keys = Hasher::new();
         keys.update(b"items");
-        Ends { next: 0, early: HashMap::new(), results: Hasher::new(), keys }
+        Ends { next: 0, early: VecDeque::new(), results: Hasher::new(), keys }
     }
 
     fn put(&mut self, index: u32, result: Option<ResultId>, key: Digest) {
         let null = ResultId { kind: Kind::Json, digest: NULL_DIGEST };
-        self.early.insert(index, (result.unwrap_or(null), key));
-        while let Some((result, key)) = self.early.remove(&self.next) {
+        // Otherwise it ran again because its result was gone, and counts as it was.
+        let Some(at) = index.checked_sub(self.next) else { return };
+        let at = at as usize;
+        if self.early.len() <= at {
+            self.early.resize(at + 1, None);
+        }
+        self.early[at] = Some((result.unwrap_or(null), key));
+        while let Some((result, key)) = self.early.pop_front_if(|first| first.is_some()).flatten() {
             self.results.update(&[result.kind.code()]);
             self.results.update(&result.digest.0);
             self.keys.update(&key.0);
@@ -247,6 +254,9 @@ impl Engine<'_> {
         self.scheduler.expect(nodes);
         self.keys.expect(nodes);
         room::take(&mut family.items, tasks.min(NODES_MAX), NOBODY);
+        let mut early = Vec::new();
+        room::take(&mut early, tasks.min(4 * WINDOW), None);
+        family.ends.early = early.into();
         if self.readers(node) + self.state.followers.get(&node).map_or(0, Vec::len) > 0 {
             self.state.results.reserve(tasks.min(NODES_MAX));
         }
@@ -351,7 +361,7 @@ impl Engine<'_> {
         family.cancelled |= outcome == Outcome::Cancelled;
         if family.cancelled {
             // There will be no list of them.
-            family.ends.early = HashMap::new();
+            family.ends.early = VecDeque::new();
         } else {
             family.ends.put(index, result, self.keys.of(node));
         }

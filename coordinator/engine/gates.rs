@@ -77,7 +77,12 @@ impl Engine<'_> {
             if let Some(opens) = opens {
                 self.state.timers.set(opens, Timer::Gate(at));
             }
-            gates.gates[at].waiting.push_back(node);
+            let waiting = &mut gates.gates[at].waiting;
+            // One that has been inside before, and comes back, does not queue up again.
+            match self.state.attempts.number(node) {
+                1 => waiting.push_back(node),
+                _ => waiting.push_front(node),
+            }
             return self.scheduler.hold(node);
         }
         self.pass(node, now);

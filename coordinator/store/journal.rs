@@ -72,13 +72,13 @@ pub(super) fn encode(entry: &impl Encode, payload: &mut Vec<u8>) {
 
 /// Appends a frame to a journal, or nothing.
 pub(super) fn append(file: &mut File, payload: &[u8]) -> io::Result<()> {
-    let mut frame = Vec::with_capacity(payload.len() + 12);
-    frame.extend(u32::try_from(payload.len()).map_err(io::Error::other)?.to_le_bytes());
-    frame.extend(&Digest::of(payload).0[..8]);
-    frame.extend(payload);
+    let mut head = [0; 12];
+    head[..4].copy_from_slice(&u32::try_from(payload.len()).map_err(io::Error::other)?.to_le_bytes());
+    head[4..].copy_from_slice(&Digest::of(payload).0[..8]);
     let before = file.metadata()?.len();
     // Readers would stop at a torn frame and never see those after it.
-    file.write_all(&frame).inspect_err(|_| drop(file.set_len(before)))
+    let written = file.write_all(&head).and_then(|()| file.write_all(payload));
+    written.inspect_err(|_| drop(file.set_len(before)))
 }
 
 /// Hands the entries of a journal to `each`, oldest first; a later one of the same node replaces an

@@ -105,8 +105,11 @@ impl Recent {
             std::mem::swap(&mut self.new, &mut self.old);
             self.new.clear();
         }
-        // All at once: it does not grow later.
-        self.new.reserve(RECENT_MAX - self.new.len());
+        for half in [&mut self.new, &mut self.old].into_iter().filter(|half| half.capacity() == 0) {
+            // Its memory is taken, and written to, at once: it does not grow later.
+            half.extend((0..RECENT_MAX as u64).map(|n| (Digest::of(&n.to_le_bytes()), 0)));
+            half.clear();
+        }
         self.new.insert(digest, row);
     }
 

@@ -37,9 +37,11 @@ const QUEUE_CHUNKS: usize = 16;
 /// A group with more bytes of values than this is committed at once.
 const GROUP_MAX_BYTES: usize = 16 << 20;
 
-/// Entries of the journal that are kept back while there are no results: nodes may end by the ten thousand at once, when
-/// a run ends.
+/// Entries of the journal that are kept back: nodes may end by the ten thousand at once, when a run ends ...
 const JOURNAL_MAX_BYTES: usize = 64 << 10;
+
+/// ... and those of a group, of which there are fewer if all its nodes have results.
+const GROUP_JOURNAL_MAX_BYTES: usize = 512 << 10;
 
 /// The store is folded after this long without a result.
 const FOLD_AFTER: Duration = Duration::from_millis(500);
@@ -291,7 +293,7 @@ impl Work {
         // Only now: the journal must not speak of what is not committed.
         self.group_journal.extend(journal);
         self.group_fields.extend(fields);
-        if self.group.is_empty() && self.group_journal.len() > JOURNAL_MAX_BYTES {
+        if self.group_journal.len() > GROUP_JOURNAL_MAX_BYTES {
             return self.commit();
         }
         self.due = Some(self.due.map_or(due, |before| before.min(due)));
