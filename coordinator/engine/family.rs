@@ -2,7 +2,7 @@
 //!
 //! A family costs some 40 bytes an item: which node it is, and what it returned.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use forkyard_shared::digest::{Digest, Hasher};
 use forkyard_shared::ids::{ArtifactId, NodeId};
