@@ -23,6 +23,9 @@ use crate::store::{Extra, Outcome};
 /// Items of one node that are under way at once. Enough to fill every worker, little enough to keep in memory.
 const WINDOW: usize = 4096;
 
+/// Items of one node that may end before an earlier one does without more memory for them.
+const EARLY: usize = 1 << 16;
+
 /// So many look-ups are worth a look at the whole store.
 const LEARN_FROM: u32 = 1000;
 
@@ -81,7 +84,7 @@ const NOBODY: NodeId = NodeId(u32::MAX);
 struct Ends {
     next: u32,
     /// From the next one on, as far as they have ended.
-    early: VecDeque<Option<(ResultId, Digest)>>,
+    early: VecDeque<Option<ResultId>>,
     results: Hasher,
     keys: Hasher,
 }
@@ -93,7 +96,8 @@ impl Ends {
         Ends { next: 0, early: VecDeque::new(), results: Hasher::new(), keys }
     }
 
-    fn put(&mut self, index: u32, result: Option<ResultId>, key: Digest) {
+    /// An item has ended; `key` tells the keys of those that have.
+    fn put(&mut self, index: u32, result: Option<ResultId>, key: impl Fn(u32) -> Digest) {
         let null = ResultId { kind: Kind::Json, digest: NULL_DIGEST };
         // Otherwise it ran again because its result was gone, and counts as it was.
         let Some(at) = index.checked_sub(self.next) else { return };
@@ -101,11 +105,11 @@ impl Ends {
         if self.early.len() <= at {
             self.early.resize(at + 1, None);
         }
-        self.early[at] = Some((result.unwrap_or(null), key));
-        while let Some((result, key)) = self.early.pop_front_if(|first| first.is_some()).flatten() {
+        self.early[at] = Some(result.unwrap_or(null));
+        while let Some(result) = self.early.pop_front_if(|first| first.is_some()).flatten() {
             self.results.update(&[result.kind.code()]);
             self.results.update(&result.digest.0);
-            self.keys.update(&key.0);
+            self.keys.update(&key(self.next).0);
             self.next += 1;
         }
     }
@@ -255,7 +259,7 @@ impl Engine<'_> {
         self.keys.expect(nodes);
         room::take(&mut family.items, tasks.min(NODES_MAX), NOBODY);
         let mut early = Vec::new();
-        room::take(&mut early, tasks.min(4 * WINDOW), None);
+        room::take(&mut early, tasks.min(EARLY), None);
         family.ends.early = early.into();
         if self.readers(node) + self.state.followers.get(&node).map_or(0, Vec::len) > 0 {
             self.state.results.reserve(tasks.min(NODES_MAX));
@@ -363,7 +367,8 @@ impl Engine<'_> {
             // There will be no list of them.
             family.ends.early = VecDeque::new();
         } else {
-            family.ends.put(index, result, self.keys.of(node));
+            let (keys, items) = (&self.keys, &family.items);
+            family.ends.put(index, result, |index| keys.of(items[index as usize]));
         }
         family.live -= 1;
         family.ran |= outcome == Outcome::Ran;

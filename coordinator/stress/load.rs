@@ -236,8 +236,8 @@ impl Maker {
         let salt = seed.below(1 << 40);
         let some = json!({ "concurrency": 8 * workers, "priority": 1 });
         self.layers(layered, seed);
-        self.crashes("crash", each, 22, json!({ "status": 3 }), some.clone());
-        self.crashes("kill", each, 22, json!({ "signal": 9 }), some.clone());
+        self.crashes("crash", each, 21, json!({ "status": 3 }), some.clone());
+        self.crashes("kill", each, 21, json!({ "signal": 9 }), some.clone());
         let sleep = json!({ "seconds": format!("{{{{ 60 if item % {LATE} == 11 else 0.001 if item % 25 == 0 else 0 }}}}") });
         let late = vec![Rare { one_in: LATE, first: 11, outcome: Outcome::TimedOut, attempt: 1 }];
         let sleeps = with(with(some.clone(), "timeout", "1s".into()), "on_item_failure", "null".into());
