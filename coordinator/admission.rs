@@ -16,8 +16,8 @@ pub(crate) struct Admission {
     held: u64,
     /// Workers whose tasks take memory.
     reserving: usize,
-    /// By what they take, then by who came first.
-    waiting: BTreeMap<(u64, u64), NodeId>,
+    /// By the class of what they take, then by who came first; with what they take.
+    waiting: BTreeMap<(u64, u64), (NodeId, u64)>,
     /// When nodes came that have waited; kept until they start.
     since: HashMap<NodeId, u64>,
     /// The same by time, with what they take.
@@ -25,6 +25,12 @@ pub(crate) struct Admission {
     next: u64,
     /// Nodes that started since the one that has waited longest could not.
     passed: usize,
+}
+
+/// Sizes that differ by less than an eighth are of one class: there are few classes, however many sizes.
+fn class_of(bytes: u64) -> u64 {
+    let shift = bytes.checked_ilog2().unwrap_or(0).saturating_sub(3);
+    bytes >> shift << shift
 }
 
 /// What one worker holds.
@@ -94,21 +100,21 @@ impl Admission {
             self.next
         });
         self.order.insert(since, (node, bytes));
-        self.waiting.insert((bytes, since), node);
+        self.waiting.insert((class_of(bytes), since), (node, bytes));
     }
 
     /// The node does not wait any more, and will not start; whether it did.
     pub fn forget(&mut self, node: NodeId) -> bool {
         let Some(since) = self.since.remove(&node) else { return false };
         let waited = self.order.remove(&since);
-        waited.is_some_and(|(_, bytes)| self.waiting.remove(&(bytes, since)).is_some())
+        waited.is_some_and(|(_, bytes)| self.waiting.remove(&(class_of(bytes), since)).is_some())
     }
 
     /// All that wait, who wait no longer.
     pub fn clear(&mut self) -> Vec<NodeId> {
         self.since.clear();
         self.order.clear();
-        std::mem::take(&mut self.waiting).into_values().collect()
+        std::mem::take(&mut self.waiting).into_values().map(|(node, _)| node).collect()
     }
 
     pub fn is_anyone_waiting(&self) -> bool {
@@ -125,20 +131,21 @@ impl Admission {
             && self.passed >= PATIENCE * self.holds.len()
             && let Some((&since, &(_, bytes))) = self.order.first_key_value()
         {
-            return if bytes <= room { self.waiting.remove(&(bytes, since)) } else { None };
+            let key = (class_of(bytes), since);
+            return if bytes <= room { self.waiting.remove(&key).map(|(node, _)| node) } else { None };
         }
         let (mut best, mut from): (Option<(u64, u64)>, u64) = (None, 0);
-        // The first of each size.
-        while let Some((&(bytes, since), _)) = self.waiting.range((from, 0)..).next() {
-            if bytes > room {
+        // The first of each class.
+        while let Some((&(class, since), &(_, bytes))) = self.waiting.range((from, 0)..).next() {
+            if class > room {
                 break;
             }
-            if best.is_none_or(|(_, first)| since < first) {
-                best = Some((bytes, since));
+            if bytes <= room && best.is_none_or(|(_, first)| since < first) {
+                best = Some((class, since));
             }
-            from = bytes + 1;
+            from = class + 1;
         }
-        best.and_then(|key| self.waiting.remove(&key))
+        best.and_then(|key| self.waiting.remove(&key)).map(|(node, _)| node)
     }
 
     /// Who has waited longest.

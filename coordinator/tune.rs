@@ -84,7 +84,9 @@ impl Tuning {
         let fits = budget.fits(private);
         let width =
             dry.wanted().filter(|node| dry.fate(*node) != Fate::Nothing).count().clamp(1, WORKERS_MAX);
-        let counts = if asked.is_empty() { numbers(fits.min(width)) } else { asked.to_vec() };
+        let mut counts = if asked.is_empty() { numbers(fits.min(width)) } else { asked.to_vec() };
+        counts.sort();
+        counts.dedup();
         let left = budget.for_workers();
         let spaced = times.longer_by(|time| BETWEEN.min(time / 10));
         let row = |workers: usize| {

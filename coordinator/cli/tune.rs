@@ -26,11 +26,10 @@ pub(super) fn tune(args: &Tune, store: &Path, runtime: &Runtime) -> Result<Exit,
     let sampled = if args.no_sample { None } else { sample(args, store)? };
     let dry = DryRun::look(&args.manifest, &BTreeMap::new(), store, (&Only::All, &[]), runtime)?;
     let rooms = Machine::here().look().map_err(|why| Failure::new(Exit::Resources, why))?;
-    let settings = dry.settings();
-    let preset = args.preset.or(settings.preset);
-    let share = preset.map_or(settings.share(), |preset| preset.share);
-    let artifacts = dry.artifact_bytes;
-    let budget = Budget::new(&rooms, share, artifacts, (settings.cache(), dry.wanted().count()));
+    let mut settings = dry.settings().clone();
+    settings.preset = args.preset.or(settings.preset);
+    let (share, cache, artifacts) = (settings.share(), settings.cache(), dry.artifact_bytes);
+    let budget = Budget::new(&rooms, share, artifacts, (cache, dry.wanted().count()));
     let shares = latest_summary(store).and_then(|summary| summary.shares).unwrap_or_default();
     let times = Times::of(&dry);
     let tuning = Tuning::of(&dry, &times, budget, shares, &args.workers);

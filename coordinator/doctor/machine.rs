@@ -63,13 +63,13 @@ pub(super) fn cores(machine: &Machine) -> Check {
     let by_quota =
         quota.as_ref().map_or(String::new(), |(cores, name)| format!(", {name} allows {cores:.1}"));
     let meaning = format!(
-        "{usable} of {online} are ours{by_quota} - `--workers auto` is {}",
+        "{usable} of {online} are ours{by_quota} - `--workers auto` begins with {}, and adds more while they only wait",
         text::plural(usable, "worker")
     );
     let is_less = usable < online || quota.as_ref().is_some_and(|(cores, _)| *cores < online as f64);
     let state = if is_less { State::Note } else { State::Ok };
     let value = json!({ "usable": usable, "online": online, "quota": quota.map(|(cores, _)| cores) });
-    let advice = "nodes that mostly wait gain from more (--workers N); those that compute need more cores (taskset, cpu.max)";
+    let advice = "nodes that compute need more cores (taskset, cpu.max)";
     Check::new("cores", state, value, meaning, advice)
 }
 

@@ -17,6 +17,9 @@ const WAITS_BELOW: f64 = 0.5;
 /// Times from less than this are chance.
 const OBSERVED_MIN: Duration = Duration::from_millis(10);
 
+/// What a worker is expected to come to hold as long as nothing is known of what it runs.
+const UNKNOWN_BYTES: u64 = 128 << 20;
+
 /// What was seen of a worker's time.
 pub(crate) struct Activity {
     at: Instant,
@@ -109,11 +112,19 @@ impl Engine<'_> {
         more > 0
     }
 
-    /// How many more workers there may be, if they come to hold what those that are there hold now.
+    /// How many more workers there may be, if they come to hold what those that are there hold now; of nodes of which none
+    /// has ended yet, nobody knows that.
     fn room_for_workers(&self) -> usize {
         let Some(budget) = self.state.admission.budget() else { return usize::MAX };
-        let each = self.state.memory.private / self.state.places.len().max(1) as u64;
-        (budget.saturating_sub(self.state.admission.held()) / each.max(SMALL_BYTES)) as usize
+        let there = self.state.places.len().max(1) as u64;
+        let mut each = (self.state.memory.private / there).max(SMALL_BYTES);
+        let running = self.state.places.iter().filter_map(|place| place.running());
+        let mut kinds = running.map(|node| self.costs.kind_of(&self.nodes, node));
+        if kinds.any(|kind| self.costs.count(kind) == 0 && self.costs.known(kind).is_none()) {
+            each = each.max(UNKNOWN_BYTES);
+        }
+        let held = self.state.admission.held().max(there * each);
+        (budget.saturating_sub(held) / each) as usize
     }
 
     /// A worker has ended what it ran and holds this: it is replaced if that is more than it should.

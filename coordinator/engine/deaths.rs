@@ -109,6 +109,10 @@ impl Engine<'_> {
         }
         let over = running.and_then(|node| self.blame_limit(worker, node, &format!("its worker {end}")));
         self.state.fences.gone(worker);
+        self.state.copied.retain(|(of, _)| *of != worker);
+        if let Some(Killing::Memory(_, held, _)) = &killing {
+            self.will_be_free(*held);
+        }
         let held_bytes = self.state.admission.seen(worker);
         self.state.admission.gone(worker);
         self.dir.clear_tmp(Some(pid));
@@ -118,7 +122,8 @@ impl Engine<'_> {
             // It did nothing, and that it would end was told.
             return Ok(());
         }
-        place.barren += 1;
+        // Those that we end say nothing of the place.
+        place.barren += u32::from(killing.is_none());
         if place.barren > BARREN_MAX && running.is_none() {
             return Err(RunError::Pool(format!(
                 "worker {} cannot live: it {end} {} times without finishing anything",
@@ -181,7 +186,7 @@ impl Engine<'_> {
     }
 
     /// The node was killed because memory was short: it runs again when there is more.
-    fn on_memory(&mut self, node: NodeId, held: u64, evidence: &str, ran: Option<Ran>) {
+    pub(super) fn on_memory(&mut self, node: NodeId, held: u64, evidence: &str, ran: Option<Ran>) {
         if self.make_wait(node, held) {
             self.state.attempts.note_memory(node);
             return self.give_back(node);

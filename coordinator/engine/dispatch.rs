@@ -188,7 +188,9 @@ impl Engine<'_> {
                 let bytes = self.memory_of(node);
                 if self.memory_limit(node).is_some() {
                     // It goes alone: the limit is its own.
-                    if !nodes.is_empty() || !self.state.places[worker.index()].is_idle() {
+                    let place = &self.state.places[worker.index()];
+                    // A worker that is not born yet could not be limited.
+                    if !nodes.is_empty() || !place.is_idle() || place.life == Life::Asked {
                         break;
                     }
                     limit = 1;
@@ -347,6 +349,17 @@ impl Engine<'_> {
             for node in self.state.places[worker.index()].shorten(batch, count) {
                 self.give_back(node);
             }
+            self.have_rested(worker);
+        }
+    }
+}
+
+impl Engine<'_> {
+    /// If a worker has nothing in hand any more, nothing is kept for it.
+    pub(super) fn have_rested(&mut self, worker: WorkerId) {
+        if self.state.places[worker.index()].is_idle() {
+            self.state.admission.reserve(worker, 0);
+            self.state.fences.open(worker);
         }
     }
 }

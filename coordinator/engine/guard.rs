@@ -28,6 +28,9 @@ const FREE_ENOUGH: u64 = 8 << 30;
 /// How far ahead the speed at which memory goes is looked at.
 const AHEAD: Duration = Duration::from_millis(60);
 
+/// So long may it take until the memory of a process that has ended is free.
+const FREED_WITHIN: Duration = Duration::from_millis(200);
+
 /// If our workers hold less than this part of what is in use, it is not for us to make room.
 const OURS: f64 = 0.1;
 
@@ -42,6 +45,8 @@ pub(crate) struct Guard {
     killed: HashMap<NodeId, (u64, u32)>,
     /// How many processes the kernel has killed for want of memory.
     pub(super) oom_kills: u64,
+    /// What workers held that were killed for it, and when they had ended: the kernel frees it some time later.
+    freed: Vec<(Instant, u64)>,
     /// Whether it was told that others use the memory.
     blamed_others: bool,
 }
@@ -86,8 +91,16 @@ impl Engine<'_> {
         if !guard.stopped && soon < STOP_BELOW * whole {
             guard.stopped = true;
             self.take_back();
-            self.step(&rooms, left, "stop_admitting", "nothing new starts until there is more".into(), None);
-        } else if guard.stopped && left as f64 > RESUME_FROM * whole {
+            let speed = lost / AHEAD.as_secs_f64();
+            let why = match lost > 0.0 {
+                true => format!(
+                    "nothing new starts until there is more; it goes by {} a second",
+                    text::bytes(speed as u64)
+                ),
+                false => "nothing new starts until there is more".into(),
+            };
+            self.step(&rooms, left, "stop_admitting", why, None);
+        } else if guard.stopped && soon > RESUME_FROM * whole {
             guard.stopped = false;
             guard.blamed_others = false;
             self.step(&rooms, left, "resume", "nodes start again".into(), None);
@@ -140,7 +153,10 @@ impl Engine<'_> {
         }
         // What is dying already will be free.
         let dying = |id: &WorkerId| self.state.places[id.index()].killing.is_some();
+        let now = Instant::now();
+        self.state.guard.freed.retain(|(then, _)| now - *then < FREED_WITHIN);
         let mut free: u64 = left
+            + self.state.guard.freed.iter().map(|(_, held)| held).sum::<u64>()
             + places::ids(&self.state.places)
                 .filter(dying)
                 .map(|id| self.state.admission.seen(id))
@@ -207,6 +223,11 @@ impl Engine<'_> {
         *times < 3
     }
 
+    /// A worker that was killed because memory was short has ended.
+    pub(super) fn will_be_free(&mut self, held: u64) {
+        self.state.guard.freed.push((Instant::now(), held));
+    }
+
     /// What a node may hold at the most.
     pub(super) fn memory_limit(&self, node: NodeId) -> Option<u64> {
         self.nodes.detail(node)?.memory_limit
@@ -241,11 +262,43 @@ impl Engine<'_> {
         }
     }
 
-    /// Whether the kernel has killed somebody for want of memory since this was asked.
+    /// Whether a command that failed so was killed because memory was short, by us or by the kernel: what it held, and what
+    /// was seen.
+    pub(super) fn was_killed_for_memory(
+        &mut self,
+        worker: WorkerId,
+        node: NodeId,
+        why: &str,
+    ) -> Option<(u64, String)> {
+        if !self.ops.get(self.nodes.op(node)).signature().runs_command() {
+            return None;
+        }
+        if let Some(Killing::Memory(big, held, evidence)) = &self.state.places[worker.index()].killing
+            && *big == node
+        {
+            return Some((*held, evidence.clone()));
+        }
+        // By itself, or below a shell, which says so with a number.
+        let was_killed = why.contains("SIGKILL") || why.contains("137");
+        let held = self.state.admission.seen(worker);
+        (was_killed && self.kernel_killed()).then(|| {
+            (
+                held,
+                format!(
+                    "the kernel killed its command, which held {} when it was last seen",
+                    text::bytes(held)
+                ),
+            )
+        })
+    }
+
+    /// Whether the kernel has killed somebody for want of memory whom nobody has asked for yet.
     pub(super) fn kernel_killed(&mut self) -> bool {
         let Ok(rooms) = self.state.memory.machine.look() else { return false };
-        let before = std::mem::replace(&mut self.state.guard.oom_kills, rooms.oom_kills);
-        rooms.oom_kills > before
+        // One for each that asks: several may have been killed together.
+        let more = rooms.oom_kills > self.state.guard.oom_kills;
+        self.state.guard.oom_kills += u64::from(more);
+        more
     }
 
     fn step(&mut self, rooms: &Rooms, left: u64, action: &str, why: String, node: Option<&str>) {

@@ -210,7 +210,8 @@ impl Engine<'_> {
         if held > limit {
             self.pass_limit(worker, node, held, limit);
         }
-        true
+        // Where the kernel keeps it, there is no hurry.
+        !self.state.fences.is_closed(worker)
     }
 
     /// What a node cost, with what was seen while it ran: a command's memory is known in no other way.

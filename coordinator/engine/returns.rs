@@ -54,10 +54,7 @@ impl Engine<'_> {
             }
             self.on_completion(worker, completion);
         }
-        if self.state.places[worker.index()].is_idle() {
-            self.state.admission.reserve(worker, 0);
-            self.state.fences.open(worker);
-        }
+        self.have_rested(worker);
         self.retire(worker);
         Ok(())
     }
@@ -92,6 +89,9 @@ impl Engine<'_> {
             }
             Ok(value) => self.on_result(node, value, Extra { writes, generates, winner: None }, ran, log),
             Err(mut failure) => {
+                if let Some((held, why)) = self.was_killed_for_memory(worker, node, &failure.message) {
+                    return self.on_memory(node, held, &why, Some(ran));
+                }
                 if let Some(why) = self.blame_limit(worker, node, &failure.message) {
                     failure.message = why;
                 }

@@ -20,19 +20,25 @@ impl Engine<'_> {
             self.tell_alert(alert, Some(&name));
         }
         if matches!(outcome, Outcome::Failed | Outcome::TimedOut) {
-            let counts = self.scheduler.counts();
-            let alert = self.state.watch.failed(counts.failures(), counts.settled());
-            self.tell_alert(alert, None);
+            self.watch_failures();
         }
     }
 
     /// So much memory is left, and the workers hold so much.
     pub(super) fn watch_memory(&mut self, rooms: &Rooms) {
+        // They may have become fewer, as a part.
+        self.watch_failures();
         let tightest = rooms.tightest();
         let used = 1.0 - tightest.available() as f64 / tightest.limit.max(1) as f64;
         let alert = self.state.watch.memory_used(used, &tightest.name);
         self.tell_alert(alert, None);
         let alert = self.state.watch.holds(self.report.elapsed(), self.state.memory.private);
+        self.tell_alert(alert, None);
+    }
+
+    fn watch_failures(&mut self) {
+        let counts = self.scheduler.counts();
+        let alert = self.state.watch.failed(counts.failures(), counts.settled());
         self.tell_alert(alert, None);
     }
 

@@ -95,6 +95,11 @@ pub(super) fn parse(
         parsed.uses.add(&item.uses());
         parsed.detail.params.push(("item".into(), Arg::Template(item)));
     }
+    if let (Some(memory), Some(limit)) = (parsed.detail.memory, parsed.detail.memory_limit)
+        && memory > limit
+    {
+        return Err(Fault::at("memory", "`memory` is more than `memory_limit`: it would always be killed"));
+    }
     // By name, for look-ups in the worker and for the node key.
     parsed.sort();
     parsed.check_required(op, signature)?;

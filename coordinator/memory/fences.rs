@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use forkyard_shared::ids::WorkerId;
@@ -68,6 +69,11 @@ impl Fences {
         }
     }
 
+    /// Whether the kernel keeps a limit of what the worker runs.
+    pub fn is_closed(&self, worker: WorkerId) -> bool {
+        self.fences.get(&worker).is_some_and(|fence| fence.is_closed)
+    }
+
     /// Whether the kernel has killed somebody behind it since it was closed.
     pub fn has_killed(&self, worker: WorkerId) -> bool {
         self.fences.get(&worker).is_some_and(|fence| fence.is_closed && fence.kills_now() > fence.kills)
@@ -86,7 +92,11 @@ impl Fence {
             fs::write(above.join("cgroup.subtree_control"), "+memory").ok()?;
         }
         let dir = above.join(format!("{PREFIX}{}-{}", std::process::id(), worker.0));
-        fs::create_dir(&dir).ok()?;
+        match fs::create_dir(&dir) {
+            // Somebody was still ending in it when it was to be removed.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            made => made.ok()?,
+        }
         let fence = Fence { dir, version, is_closed: false, kills: 0 };
         let swap = match version {
             Version::V1 => "memory.swappiness",

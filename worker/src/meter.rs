@@ -22,6 +22,8 @@ pub(crate) struct Meter {
     peaks: Option<File>,
     /// What it had from the process that forked it: nobody pays for that twice.
     inherited: u64,
+    /// Pages of files that it had mapped when it was asked before.
+    files: u64,
     cpu_ns: u64,
     delayed_ns: u64,
 }
@@ -41,8 +43,17 @@ impl Meter {
         let schedule = File::open(format!("/proc/{pid}/schedstat")).ok();
         let status = File::open(format!("/proc/{pid}/status")).ok();
         let peaks = File::options().write(true).open(format!("/proc/{pid}/clear_refs")).ok();
-        let mut meter =
-            Meter { clock, counts_children, schedule, status, peaks, inherited: 0, cpu_ns: 0, delayed_ns: 0 };
+        let mut meter = Meter {
+            clock,
+            counts_children,
+            schedule,
+            status,
+            peaks,
+            inherited: 0,
+            files: 0,
+            cpu_ns: 0,
+            delayed_ns: 0,
+        };
         meter.inherited = meter.held().map_or(0, |held| held.now);
         meter.start();
         meter
@@ -54,6 +65,11 @@ impl Meter {
         self.delayed_ns = self.delayed_now();
     }
 
+    /// A task has ended that was too short to be asked: all of its time was the processor's.
+    pub fn skip(&mut self, duration_ns: u64) {
+        self.cpu_ns += duration_ns;
+    }
+
     /// What a task cost that has ended after so long.
     pub fn read(&mut self, duration_ns: u64) -> Cost {
         let now = self.cpu_now();
@@ -61,12 +77,17 @@ impl Meter {
         let delayed = self.delayed_now();
         let delayed_ns = delayed.saturating_sub(std::mem::replace(&mut self.delayed_ns, delayed));
         let held = if duration_ns >= MEMORY_FROM_NS { self.held() } else { None };
+        let files_before = std::mem::replace(&mut self.files, held.as_ref().map_or(0, |held| held.files));
         if held.is_some() {
             // The next peak starts from here. Without this a peak is that of all tasks so far.
             self.peaks.as_ref().and_then(|peaks| peaks.write_at(b"5", 0).ok());
         }
         let own = |bytes: u64| bytes.saturating_sub(self.inherited);
-        let private = held.map(|held| Private { peak: own(held.peak), rest: own(held.now) });
+        let private = held.map(|held| {
+            // Pages of files that the kernel took back meanwhile, because memory is short, are not private ones.
+            let taken_back = files_before.saturating_sub(held.files);
+            Private { peak: own(held.peak.saturating_sub(taken_back).max(held.now)), rest: own(held.now) }
+        });
         Cost { cpu_ns, delayed_ns, private }
     }
 
@@ -107,6 +128,8 @@ fn delayed(schedstat: &str) -> Option<u64> {
 struct Held {
     now: u64,
     peak: u64,
+    /// Pages of files that it has mapped.
+    files: u64,
 }
 
 impl Held {
@@ -119,7 +142,8 @@ impl Held {
         };
         let now = bytes("RssAnon:")? + bytes("VmPTE:")?;
         let gone = bytes("VmHWM:")?.saturating_sub(bytes("VmRSS:")?);
-        Some(Held { now, peak: now + gone })
+        let files = bytes("RssFile:")? + bytes("RssShmem:").unwrap_or(0);
+        Some(Held { now, peak: now + gone, files })
     }
 }
 
@@ -131,7 +155,7 @@ mod tests {
     fn what_was_freed_again_counts_at_its_peak() {
         let status =
             "VmHWM:\t 900 kB\nVmRSS:\t 500 kB\nRssAnon:\t 100 kB\nRssFile:\t 400 kB\nVmPTE:\t 8 kB\n";
-        assert_eq!(Held::parse(status), Some(Held { now: 108 << 10, peak: 508 << 10 }));
+        assert_eq!(Held::parse(status), Some(Held { now: 108 << 10, peak: 508 << 10, files: 400 << 10 }));
         assert_eq!(Held::parse("VmRSS:\t 500 kB\n"), None, "a kernel that does not tell");
     }
 

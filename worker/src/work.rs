@@ -206,6 +206,8 @@ impl<'a> Worker<'a> {
                 // than this, so that short tasks need not ask.)
                 reap::kill_children();
                 cost = Some(self.meter.read(duration_ns));
+            } else {
+                self.meter.skip(duration_ns);
             }
             if attempt.outcome.is_err() {
                 // Later tasks of the batch may depend on this one: the coordinator decides anew.
