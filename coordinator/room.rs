@@ -1,6 +1,9 @@
 //! Room for what a run will come to know of its nodes, taken when it is known how many they are: then nothing grows, and
 //! nothing is copied, while they run.
 
+use std::collections::HashMap;
+use std::hash::Hash;
+
 /// Nobody takes room for more nodes than this beforehand; beyond it lists grow as they fill.
 pub(crate) const NODES_MAX: usize = 1 << 24;
 
@@ -15,9 +18,31 @@ pub(crate) fn take<T: Copy>(list: &mut Vec<T>, total: usize, filler: T) {
     }
 }
 
+/// The same of a map, for so many more elements. `key` gives keys that nobody has.
+pub(crate) fn take_map<K: Copy + Eq + Hash, V>(
+    map: &mut HashMap<K, V>,
+    more: usize,
+    key: impl Fn(usize) -> K,
+    filler: impl Fn() -> V,
+) {
+    map.reserve(more);
+    map.extend((0..more).map(|n| (key(n), filler())));
+    (0..more).for_each(|n| drop(map.remove(&key(n))));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_map_with_room_keeps_what_it_has() {
+        let mut map = HashMap::from([(1u32, 'a')]);
+        take_map(&mut map, 1000, |n| 1000 + n as u32, || 'x');
+        assert_eq!((map.len(), map[&1]), (1, 'a'));
+        let capacity = map.capacity();
+        map.extend((2..1000).map(|n| (n, 'b')));
+        assert_eq!(map.capacity(), capacity);
+    }
 
     #[test]
     fn a_list_with_room_does_not_grow() {

@@ -11,7 +11,7 @@ use forkyard_shared::value::{Kind, NULL_DIGEST};
 
 use super::core::Engine;
 use super::evaluate::Unknown;
-use super::results::At;
+use super::results::{At, Held};
 use crate::expr::Items;
 use crate::key::ResultId;
 use crate::nodes::Item;
@@ -262,7 +262,14 @@ impl Engine<'_> {
         room::take(&mut early, tasks.min(EARLY), None);
         family.ends.early = early.into();
         if self.readers(node) + self.state.followers.get(&node).map_or(0, Vec::len) > 0 {
-            self.state.results.reserve(tasks.min(NODES_MAX));
+            let nobody =
+                || Held { id: ResultId { kind: Kind::Json, digest: NULL_DIGEST }, at: At::Key, readers: 0 };
+            room::take_map(
+                &mut self.state.results,
+                tasks.min(NODES_MAX),
+                |n| NodeId(u32::MAX - n as u32),
+                nobody,
+            );
         }
     }
 

@@ -25,6 +25,7 @@ use super::format::Layout;
 use super::index::Index;
 use super::packed;
 use super::record::{Place, Record};
+use crate::room;
 
 /// "Fork" in ASCII: what `file` says of the database.
 const APPLICATION_ID: i64 = 0x466f_726b;
@@ -105,10 +106,10 @@ impl Recent {
             std::mem::swap(&mut self.new, &mut self.old);
             self.new.clear();
         }
-        for half in [&mut self.new, &mut self.old].into_iter().filter(|half| half.capacity() == 0) {
-            // Its memory is taken, and written to, at once: it does not grow later.
-            half.extend((0..RECENT_MAX as u64).map(|n| (Digest::of(&n.to_le_bytes()), 0)));
-            half.clear();
+        if self.new.capacity() == 0 {
+            let nobody = |n: usize| Digest::of(&n.to_le_bytes());
+            room::take_map(&mut self.new, RECENT_MAX, nobody, || 0);
+            room::take_map(&mut self.old, RECENT_MAX, nobody, || 0);
         }
         self.new.insert(digest, row);
     }

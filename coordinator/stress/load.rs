@@ -170,6 +170,27 @@ impl Maker {
         self.families.push(Family { id, count, is_items: false, rare: Vec::new() });
     }
 
+    /// One node of each op before all others: batches are made of ops of which it is known how long they take.
+    fn first_of_each(&mut self) {
+        let ops = [
+            ("noop", json!({})),
+            ("value", json!({ "value": "first" })),
+            ("spin", json!({ "seconds": 0 })),
+            ("sleep", json!({ "seconds": 0 })),
+            ("alloc", json!({ "bytes": 4096 })),
+            ("crash", json!({ "status": 3, "times": 0 })),
+            ("bytes", json!({ "offset": 0, "length": 7 })),
+        ];
+        for (at, (op, params)) in ops.iter().enumerate() {
+            let mut node = json!({ "id": format!("first_{at}"), "op": op, "params": params, "priority": 10 });
+            if *op == "bytes" {
+                node["artifact"] = "bytes".into();
+            }
+            self.line(&node);
+        }
+        self.one_by_one("first", ops.len() as u64);
+    }
+
     /// No-op nodes that need some of the layer before.
     fn layers(&mut self, count: u64, seed: &mut Seed) {
         if count == 0 {
@@ -234,26 +255,28 @@ impl Maker {
         let layered = (tasks / 50).min(LAYERED_MAX);
         let each = ((tasks - layered) / 9).max(1);
         let salt = seed.below(1 << 40);
-        let some = json!({ "concurrency": 8 * workers, "priority": 1 });
+        // The slowest first: a batch has as many nodes as its slowest op allows.
+        let some = |priority: i32| json!({ "concurrency": 8 * workers, "priority": priority });
+        self.first_of_each();
         self.layers(layered, seed);
-        self.crashes("crash", each, 21, json!({ "status": 3 }), some.clone());
-        self.crashes("kill", each, 21, json!({ "signal": 9 }), some.clone());
+        self.crashes("crash", each, 21, json!({ "status": 3 }), some(3));
+        self.crashes("kill", each, 21, json!({ "signal": 9 }), some(3));
         let sleep = json!({ "seconds": format!("{{{{ 60 if item % {LATE} == 11 else 0.001 if item % 25 == 0 else 0 }}}}") });
         let late = vec![Rare { one_in: LATE, first: 11, outcome: Outcome::TimedOut, attempt: 1 }];
-        let sleeps = with(with(some.clone(), "timeout", "1s".into()), "on_item_failure", "null".into());
+        let sleeps = with(with(some(7), "timeout", "1s".into()), "on_item_failure", "null".into());
         self.with_rare("sleep", "sleep", each, late, with(sleeps, "params", sleep));
-        let tries = with(some.clone(), "retry", json!({ "attempts": 3, "backoff": "1ms" }));
+        let tries = with(some(4), "retry", json!({ "attempts": 3, "backoff": "1ms" }));
         let tries = with(tries, "on_item_failure", "null".into());
         let length = "{{ 1048576 if item % 4096 == 4095 else 16 * 4 ** (item % 7) if item % 16 == 0 else 16 + item % 100 }}";
         self.bytes(each, length, RESULT_MAX, Some(100), tries);
         let alloc = json!({ "bytes": format!("{{{{ {SMALL_ALLOC_BYTES} if item % 125 == 0 else 4096 }}}}") });
-        let memory = with(some.clone(), "memory", format!("{}MiB", (SMALL_ALLOC_BYTES >> 20) + 1).into());
+        let memory = with(some(6), "memory", format!("{}MiB", (SMALL_ALLOC_BYTES >> 20) + 1).into());
         self.items("alloc", "alloc", each, with(memory, "params", alloc));
         let spin = json!({ "seconds": "{{ 0.00005 if item % 4 == 0 else 0 }}" });
-        self.items("spin", "spin", each, with(some.clone(), "params", spin));
+        self.items("spin", "spin", each, with(some(5), "params", spin));
         let value = json!({ "value": format!("{{{{ item * 1000003 + {salt} }}}}") });
-        self.items("value", "value", each, with(some, "params", value));
-        let follows = json!({ "each": "value", "params": { "value": "{{ item + 1 }}" } });
+        self.items("value", "value", each, with(some(2), "params", value));
+        let follows = json!({ "each": "value", "priority": 1, "params": { "value": "{{ item + 1 }}" } });
         self.items("follow", "value", each, follows);
         self.items("noop", "noop", (tasks - layered).saturating_sub(8 * each).max(1), json!({}));
     }
@@ -284,8 +307,11 @@ fn matrix(path: &Path, seed: &mut Seed) -> io::Result<u64> {
     out.write_all(b"\x93NUMPY\x01\x00")?;
     out.write_all(&(text.len() as u16).to_le_bytes())?;
     out.write_all(text.as_bytes())?;
-    for _ in 0..MATRIX_BYTES / 4 {
-        out.write_all(&((seed.next() >> 40) as f32 / (1u64 << 24) as f32).to_le_bytes())?;
+    // The pages count, and not what is in them.
+    let number = |_| ((seed.next() >> 40) as f32 / (1u64 << 24) as f32).to_le_bytes();
+    let some: Vec<u8> = (0..(1 << 18)).flat_map(number).collect();
+    for _ in 0..MATRIX_BYTES / some.len() as u64 {
+        out.write_all(&some)?;
     }
     out.flush()?;
     Ok(MATRIX_BYTES + 10 + text.len() as u64)

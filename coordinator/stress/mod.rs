@@ -96,8 +96,9 @@ pub(crate) struct Stressed {
     pub promises: Vec<Promise>,
 }
 
-/// Growth is a fraction of a second's chance in a shorter run.
-const JUDGED_FROM: Duration = Duration::from_secs(5);
+/// Whether something grows can be said of a run that has lasted so long, and has ended so many nodes: in its first quarter it
+/// has had some of everything.
+const JUDGED_FROM: (Duration, u64) = (Duration::from_secs(5), 100_000);
 
 /// What the coordinator and the zygote may grow by, each, after the first quarter of a run.
 const GROWTH_MAX: u64 = 256 << 10;
@@ -246,7 +247,8 @@ impl Told<'_> {
             },
             Promise { promise: "nothing is left behind", kept: leaks.is_empty(), evidence: leaks.evidence() },
         ];
-        if Duration::from_secs_f64(self.result.summary.wall_s) >= JUDGED_FROM {
+        let wall = Duration::from_secs_f64(self.result.summary.wall_s);
+        if wall >= JUDGED_FROM.0 && checked.ended >= JUDGED_FROM.1 {
             for (promise, growth) in [
                 ("the coordinator does not grow after the first quarter", self.seen.coordinator_growth()),
                 ("the zygote does not grow after the first quarter", self.seen.zygote_growth()),
