@@ -6,6 +6,9 @@ use crate::op::{Failed, Op, Output};
 use crate::params::{Artifacts, ParamKind, ParamSpec, Signature};
 use crate::task::Task;
 
+/// No page is smaller.
+const PAGE: usize = 4096;
+
 pub(super) struct Alloc;
 
 impl Op for Alloc {
@@ -19,11 +22,11 @@ impl Op for Alloc {
 
     fn run(&self, task: &Task) -> Result<Output, Failed> {
         let bytes: usize = task.param("bytes")?;
-        let mut held: Vec<u8> = Vec::new();
-        held.try_reserve_exact(bytes)
-            .map_err(|_| Failed::new(format!("allocate {bytes} bytes: the system has no room")))?;
-        // A constant other than 0, else the pages might never be touched.
-        held.resize(bytes, 1);
+        let refused = |_| Failed::new(format!("allocate {bytes} bytes: the system has no room"));
+        Vec::<u8>::new().try_reserve_exact(bytes).map_err(refused)?;
+        // Zeros come untouched from the system; one byte of each page touches it.
+        let mut held = vec![0u8; bytes];
+        held.iter_mut().step_by(PAGE).for_each(|byte| *byte = 1);
         std::thread::sleep(Duration::from_secs_f64(task.optional("seconds")?.unwrap_or(0.0)));
         std::hint::black_box(&held);
         Ok(Output::null())
