@@ -49,7 +49,7 @@ pub(super) struct Load {
     pub text: String,
     pub families: Vec<Family>,
     pub artifact_bytes: u64,
-    /// What one node takes.
+    /// What nodes take at once.
     pub alloc_bytes: u64,
 }
 
@@ -102,15 +102,17 @@ impl Load {
             Profile::Fork => maker.crashes("crash", tasks(3e3), 1, json!({ "status": 3 }), json!({})),
             Profile::Memory => {
                 artifact_bytes = matrix(&site.path("matrix.npy"), &mut seed)?;
-                alloc_bytes = ALLOC_BYTES;
+                // At most one for two workers, so that others run beside them.
+                let at_once = workers.div_ceil(2);
+                alloc_bytes = at_once as u64 * ALLOC_BYTES;
                 maker.artifact("matrix", &site.path("matrix.npy"));
                 let scans = tasks(500.0);
                 let params = json!({ "row": "{{ item }}", "k": 5 });
                 maker.items("scan", "topk", scans, json!({ "artifact": "matrix", "params": params }));
                 let memory = format!("{}MiB", (ALLOC_BYTES >> 20) + 1);
                 let params = json!({ "bytes": ALLOC_BYTES, "seconds": 0.005 });
-                // First, and at most one for two workers, so that they run beside the others.
-                let more = json!({ "params": params, "memory": memory, "priority": 1, "concurrency": workers.div_ceil(2) });
+                let more =
+                    json!({ "params": params, "memory": memory, "priority": 1, "concurrency": at_once });
                 maker.items("alloc", "alloc", scans.div_ceil(5), more);
             }
             Profile::Store => {
@@ -125,7 +127,6 @@ impl Load {
             Profile::Mixed => {
                 bytes(&site.path("bytes"), BYTES, &mut seed)?;
                 artifact_bytes = BYTES;
-                alloc_bytes = SMALL_ALLOC_BYTES;
                 maker.artifact("bytes", &site.path("bytes"));
                 maker.mixed(tasks(60e3), workers, &mut seed);
             }

@@ -265,7 +265,7 @@ impl Told<'_> {
         }
         if self.request.profile == Profile::Memory {
             let workers = self.result.crew.workers as u64;
-            let most = self.load.artifact_bytes + workers * (WORKER_MAX + self.load.alloc_bytes) + OTHERS_MAX;
+            let most = self.load.artifact_bytes + workers * WORKER_MAX + self.load.alloc_bytes + OTHERS_MAX;
             let tree = &self.seen.tree;
             promises.push(Promise {
                 promise: "all processes together hold the artifact once, 1 MiB a worker, and what nodes take",
