@@ -18,16 +18,20 @@ pub(crate) fn take<T: Copy>(list: &mut Vec<T>, total: usize, filler: T) {
     }
 }
 
-/// The same of a map, for so many more elements. `key` gives keys that nobody has.
-pub(crate) fn take_map<K: Copy + Eq + Hash, V>(
+/// The same of a map, for so many more elements. `key` gives keys, each once.
+pub(crate) fn take_map<K: Eq + Hash, V>(
     map: &mut HashMap<K, V>,
     more: usize,
     key: impl Fn(usize) -> K,
     filler: impl Fn() -> V,
 ) {
-    map.reserve(more);
-    map.extend((0..more).map(|n| (key(n), filler())));
-    (0..more).for_each(|n| drop(map.remove(&key(n))));
+    let held = std::mem::take(map);
+    let total = held.len() + more;
+    map.reserve(total);
+    map.extend((0..total).map(|n| (key(n), filler())));
+    // All of it: what is removed one by one leaves marks, which count as elements.
+    map.clear();
+    map.extend(held);
 }
 
 #[cfg(test)]
