@@ -145,13 +145,13 @@ impl Engine<'_> {
         for node in &nodes {
             self.state.admission.start(*node, self.memory_of(*node), worker);
         }
+        self.look_soon(&nodes);
         let limit = nodes.first().and_then(|node| self.memory_limit(*node));
         self.state.places[worker.index()].sent(slot, number, nodes);
         if let Some(limit) = limit {
             self.fence(worker, limit);
         }
         self.pool.send(worker, Batch { number, slot: slot as u8, tasks });
-        self.look_soon();
         true
     }
 

@@ -80,6 +80,7 @@ impl Engine<'_> {
                 self.watch_timeout(worker, now + timeout);
             }
         }
+        self.look_soon(&tasks.iter().map(|task| task.node).collect::<Vec<_>>());
         let place = &mut self.state.places[worker.index()];
         place.lanes.extend(tasks.iter().map(|task| Lane {
             node: task.node,
@@ -89,7 +90,6 @@ impl Engine<'_> {
         }));
         place.unread += 1;
         self.pool.begin(worker, tasks);
-        self.look_soon();
         Ok(true)
     }
 

@@ -77,9 +77,14 @@ impl Engine<'_> {
         if bytes < SMALL_BYTES { 0 } else { bytes }
     }
 
-    /// Workers are looked at soon.
-    pub(super) fn look_soon(&mut self) {
-        if self.state.memory.due.is_none() {
+    /// Workers are looked at soon, for these nodes start.
+    pub(super) fn look_soon(&mut self, starts: &[NodeId]) {
+        let may_take = |node: &NodeId| {
+            self.memory_of(*node) > 0 || self.costs.count(self.costs.kind_of(&self.nodes, *node)) == 0
+        };
+        // What was quiet for long need not stay so.
+        let is_far = self.state.memory.every > SOON && starts.iter().any(may_take);
+        if self.state.memory.due.is_none() || is_far {
             self.state.memory.every = SOON;
             self.look_within(SOON);
         }
