@@ -83,7 +83,7 @@ impl Group {
             }
         };
         let number = MADE.fetch_add(1, Ordering::Relaxed);
-        let name = format!("forkyard-tests-{}-{number}", std::process::id());
+        let name = format!("tests-of-forkyard-{}-{number}", std::process::id());
         let dir = PathBuf::from(format!("{root}{path}")).join(name);
         fs::create_dir(&dir).ok()?;
         let group = Group(dir);

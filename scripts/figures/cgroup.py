@@ -45,7 +45,7 @@ class Group:
 def cgroup(limit):
     """A cgroup for one command. Where none may be made there is nothing to measure, which is no fault."""
     parent, limit_file = place()
-    path = parent / f"forkyard-figures-{time.monotonic_ns()}"
+    path = parent / f"figures-of-forkyard-{time.monotonic_ns()}"
     try:
         path.mkdir()
         (path / limit_file).write_text(str(limit))

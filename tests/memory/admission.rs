@@ -84,6 +84,8 @@ fn what_is_larger_than_all_is_refused_by_name_with_the_arithmetic() {
         assert!(ended.stderr.contains(line), "{line} in {}", ended.stderr);
     }
     assert!(ended.stdout.is_empty(), "nothing ran");
+    // Who does not ask for it may run the others.
+    assert_eq!(group.run(&space, "--only small").expect(0).outcomes(), "small=ran");
 }
 
 #[test]
