@@ -40,7 +40,8 @@ impl Fences {
             for left in fs::read_dir(dir).into_iter().flatten().flatten() {
                 let name = left.file_name();
                 let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split_once('-'));
-                if pid.is_some_and(|(pid, _)| !machine.proc(pid).exists()) {
+                let pid = pid.and_then(|(pid, _)| pid.parse::<u32>().ok());
+                if pid.is_some_and(|pid| !machine.proc(&pid.to_string()).exists()) {
                     fs::remove_dir(left.path()).ok();
                 }
             }
