@@ -87,7 +87,14 @@ impl Engine<'_> {
                 self.tell(node, Outcome::Cancelled, None, None, Some(why));
                 self.blocked(node, blocked);
             }
-            Ok(value) => self.on_result(node, value, Extra { writes, generates, winner: None }, ran, log),
+            Ok(value) => {
+                // It may have made nothing of the end of what it had started.
+                if let Some(why) = self.blame_limit(worker, node, "a process that it started was killed") {
+                    self.drop_late(&value);
+                    return self.on_trouble(node, Trouble::Error, why, Some(ran), log);
+                }
+                self.on_result(node, value, Extra { writes, generates, winner: None }, ran, log);
+            }
             Err(mut failure) => {
                 if let Some((held, why)) = self.was_killed_for_memory(worker, node, &failure.message) {
                     return self.on_memory(node, held, &why, Some(ran));
