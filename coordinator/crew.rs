@@ -35,7 +35,7 @@ impl Crew {
     /// # Errors
     /// When not even one worker fits, or a node says that it takes more than there is.
     pub fn of(
-        plan: &Plan,
+        (plan, is_wanted): (&Plan, &dyn Fn(NodeId) -> bool),
         asked: Option<usize>,
         (artifacts, costs): (&[OpenArtifact], &Costs),
         machine: &Machine,
@@ -52,7 +52,7 @@ impl Crew {
             if fits == 0 {
                 return Err(RunError::Memory(budget.refusal(each)));
             }
-            too_big(plan, budget)?;
+            too_big((plan, is_wanted), budget)?;
         }
         let (mut warning, wanted) = (None, asked.map_or(preset.map_or(AUTO, |p| p.workers), Workers::Fixed));
         let workers = match wanted {
@@ -93,9 +93,9 @@ fn useful(plan: &Plan, costs: &Costs) -> usize {
 }
 
 /// A node that says it takes more than there is would never run.
-fn too_big(plan: &Plan, budget: &Budget) -> Result<(), RunError> {
+fn too_big((plan, is_wanted): (&Plan, &dyn Fn(NodeId) -> bool), budget: &Budget) -> Result<(), RunError> {
     let most = budget.for_one();
-    let big = (0..plan.len()).map(NodeId::new).find_map(|node| {
+    let big = (0..plan.len()).map(NodeId::new).filter(|node| is_wanted(*node)).find_map(|node| {
         let memory = plan.detail(node)?.memory?;
         (memory > most).then_some((node, memory))
     });

@@ -30,7 +30,7 @@ use crate::plan::Plan;
 use crate::pool::{self, Event, Pool};
 use crate::preset::Preset;
 use crate::report::{Report, ReportOptions};
-use crate::schedule::{Scheduler, Urgency};
+use crate::schedule::{Scheduler, State, Urgency};
 use crate::stats::Series;
 use crate::store::{
     DigestMemo, Layout, Lock, Reader, RunDir, RunHeader, RunSummary, StoreDir, StoreError, Writer,
@@ -224,7 +224,8 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     let mut scheduler = Scheduler::new(&plan.graph, urgencies(plan, &costs), wanted).with_terms(plan.terms());
     plan.races().flat_map(|(_, members)| members).for_each(|member| scheduler.excuse(*member));
     let machine = Machine::here();
-    let mut crew = Crew::of(plan, options.workers, (&artifacts, &costs), &machine)?;
+    let is_wanted = |node| scheduler.state(node) != State::Unwanted;
+    let mut crew = Crew::of((plan, &is_wanted), options.workers, (&artifacts, &costs), &machine)?;
     // Started only as there is work for them: items and generated nodes are not counted yet.
     let (workers, workers_max) = crew.workers;
 
