@@ -320,7 +320,6 @@ impl Parsed {
     }
 }
 
-/// Whether a text is an item and nothing else.
 /// The program of a command: its first word; of an interpreter the script. What is computed is not known yet.
 fn program(command: &Value) -> Option<Rc<str>> {
     let name =
@@ -342,6 +341,7 @@ fn program(command: &Value) -> Option<Rc<str>> {
 /// How the names of scripts end that interpreters run.
 const SCRIPTS: [&str; 7] = [".py", ".sh", ".R", ".r", ".js", ".pl", ".rb"];
 
+/// Whether a text is an item and nothing else.
 fn is_item(text: &str) -> bool {
     let inner = text.trim().strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}"));
     inner.is_some_and(|inner| inner.trim() == "item")
