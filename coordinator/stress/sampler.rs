@@ -141,15 +141,15 @@ impl Seen {
         self.growth(|sample| sample.zygote)
     }
 
-    /// By how much the most that was held after the first quarter of the time is more than the most that was held in
-    /// the second half of that quarter. (In the first half the manifest is read.)
+    /// By how much the most that was held after the first quarter of the time is more than the most that was held within
+    /// it. (Not in its first quarter, when the manifest is read.)
     fn growth(&self, of: impl Fn(&Sample) -> u64) -> u64 {
         let Some(end) = self.samples.last().map(|sample| sample.at) else { return 0 };
         let most = |from: Duration, to: Duration| {
             let within = self.samples.iter().filter(|sample| from <= sample.at && sample.at <= to);
             within.map(&of).max().unwrap_or(0)
         };
-        most(end / 4, end).saturating_sub(most(end / 8, end / 4))
+        most(end / 4, end).saturating_sub(most(end / 16, end / 4))
     }
 
     /// Descriptors of the zygote at the end of the first quarter, and at the end.
