@@ -13,6 +13,16 @@ fn pythons(run: &Running) -> Vec<i32> {
     .collect()
 }
 
+/// The one child of the process that forks. Its first parent ends soon after it has begun.
+fn only_child(run: &Running) -> i32 {
+    let mut all = Vec::new();
+    eventually("the one that forks, and one child", || {
+        all = pythons(run);
+        all.len() == 2
+    });
+    all[1]
+}
+
 const WAIT: &str = "import os, time\ndef wait(i):\n    open(f'up{i}', 'w').close()\n    while not os.path.exists('go'): time.sleep(0.01)\n    return i\n";
 
 #[test]
@@ -20,10 +30,9 @@ fn a_killed_python_process_is_replaced() {
     let space = space(WAIT, "", &[call("a", "wait", "args = [1]")]);
     let run = space.start(&RUN);
     eventually("the function runs", || space.path("up1").exists());
-    let all = pythons(&run);
-    assert_eq!(all.len(), 2, "the one that forks, and one child");
+    let child = only_child(&run);
     fs::remove_file(space.path("up1")).unwrap();
-    send(all[1], Signal::SIGKILL);
+    send(child, Signal::SIGKILL);
     eventually("the function runs again", || space.path("up1").exists());
     space.write("go", "");
     let ended = run.end().expect(0);
@@ -65,7 +74,7 @@ fn python_processes_die_with_whoever_dies_above_them() {
         let space = space(functions, "[run]\nmax_crashes = 1", &[call("a", "burn", "")]);
         let run = space.start(&RUN);
         eventually("the function runs", || space.path("up").exists());
-        let child = pythons(&run)[1];
+        let child = only_child(&run);
         match victim {
             "coordinator" => run.signal(Signal::SIGKILL),
             "zygote" => send(run.zygote(), Signal::SIGKILL),
