@@ -70,7 +70,7 @@ fn a_plan_counts_and_adds_up() {
         "v": 1, "nodes": 6, "edges": 5, "levels": 4, "level_widths": [2, 2, 1, 1], "width": 2,
         "critical_path": ["a", "b", "d", "say \"e\\n\""], "critical_path_s": 3.75, "work_s": 6.0,
         "parallelism": 1.6, "guessed": 0, "workers": 2, "speedup": 1.6, "efficiency": 0.8, "makespan_s": 3.75,
-        "to_run": 6, "cached": 0, "artifact_bytes": 0,
+        "to_run": 6, "cached": 0, "artifact_bytes": 0, "preset": null,
     });
     assert_eq!(space.plan(&["--workers", "2"]), expected);
     let alone = space.plan(&["--workers", "1"]);
