@@ -27,7 +27,7 @@ fn stress(args: &[&str]) -> Value {
 
 #[test]
 fn all_of_it_keeps_what_it_promises() {
-    let report = stress(&["--seconds", "15", "--seed", "7", "--workers", "3"]);
+    let report = stress(&["--seconds", "60", "--seed", "7", "--workers", "3"]);
     assert_eq!(
         (&report["profile"], &report["seed"], &report["workers"]),
         (&"mixed".into(), &7.into(), &3.into())

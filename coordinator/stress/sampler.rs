@@ -6,17 +6,19 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use forkyard_shared::sys::trim_heap;
+
 use crate::memory::Machine;
 use crate::threads;
 
 /// Between two looks; twice that each time there are too many.
-const EVERY: Duration = Duration::from_millis(20);
+const EVERY: Duration = Duration::from_millis(50);
 
 /// Samples that are kept.
 const SAMPLES_MAX: usize = 8192;
 
 /// Looks at the coordinator and the zygote between two looks at every process.
-const TREE_EVERY: u32 = 10;
+const TREE_EVERY: u32 = 4;
 
 pub(super) struct Sampler {
     stop: Sender<()>,
@@ -63,6 +65,8 @@ impl Sampler {
             let mut samples = vec![nothing; SAMPLES_MAX];
             let (mut count, mut tree) = (0, Tree::default());
             while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+                // What waited for a slow disk and is free again is no growth.
+                trim_heap();
                 let private = |pid| machine.private_of(pid).map(|private| private.anonymous);
                 if let (Some(coordinator), Some(of_zygote)) = (private(std::process::id()), private(zygote)) {
                     let zygote_files =
@@ -141,15 +145,17 @@ impl Seen {
         self.growth(|sample| sample.zygote)
     }
 
-    /// By how much the most that was held after the first quarter of the time is more than the most that was held within
-    /// it. (Not in its first quarter, when the manifest is read.)
+    /// By how much more is held in the last quarter of the time than at the end of the first. Each is a median: what is held
+    /// for a moment, because the disk or another process was slow, says nothing.
     fn growth(&self, of: impl Fn(&Sample) -> u64) -> u64 {
         let Some(end) = self.samples.last().map(|sample| sample.at) else { return 0 };
-        let most = |from: Duration, to: Duration| {
+        let held = |from: Duration, to: Duration| {
             let within = self.samples.iter().filter(|sample| from <= sample.at && sample.at <= to);
-            within.map(&of).max().unwrap_or(0)
+            let mut held: Vec<u64> = within.map(&of).collect();
+            held.sort_unstable();
+            held.get(held.len() / 2).copied().unwrap_or(0)
         };
-        most(end / 4, end).saturating_sub(most(end / 16, end / 4))
+        held(3 * end / 4, end).saturating_sub(held(end / 8, end / 4))
     }
 
     /// Descriptors of the zygote at the end of the first quarter, and at the end.
@@ -164,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn growth_counts_from_the_end_of_the_first_quarter() {
+    fn growth_is_what_the_last_quarter_holds_more_than_the_first() {
         let seen = |held: &dyn Fn(u64) -> u64| {
             let sample = |at: u64| Sample {
                 at: Duration::from_millis(at),
@@ -174,12 +180,9 @@ mod tests {
             };
             Seen { samples: (0..=800).map(sample).collect(), tree: Tree::default() }.coordinator_growth()
         };
-        assert_eq!(seen(&|at| at.min(200)), 0, "it stops in time");
-        assert_eq!(seen(&|at| at), 600);
-        assert_eq!(
-            seen(&|at| if at < 50 { 1000 } else { at }),
-            600,
-            "what is given back at first hides nothing"
-        );
+        assert_eq!(seen(&|at| at.min(100)), 0, "it stops in time");
+        assert_eq!(seen(&|at| at), 550);
+        assert_eq!(seen(&|at| if at == 700 { 9000 } else { 100 }), 0, "a moment is no growth");
+        assert_eq!(seen(&|at| if at > 790 { 0 } else { at }), 540, "what the end gives back hides nothing");
     }
 }

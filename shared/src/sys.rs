@@ -256,6 +256,15 @@ extern "C" fn on_sigbus(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void
     unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
 }
 
+/// Gives free memory back to the system, so that what a process holds is what it uses.
+pub fn trim_heap() {
+    // SAFETY: takes its own locks; it touches free memory only.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Scores rows with AVX2, FMA and F16C where the processor has them; `false` where it does not.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn scores_v3(query: &crate::kernel::Query, rows: &[u8], scores: &mut [f32]) -> bool {
