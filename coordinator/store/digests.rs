@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use forkyard_shared::digest::{Digest, Hasher};
+use forkyard_shared::private;
 
 /// What identifies the content of a file without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -92,7 +93,7 @@ impl DigestMemo {
     pub fn save(&mut self) -> io::Result<()> {
         if std::mem::take(&mut self.grown) {
             let temporary = self.path.with_extension("json.new");
-            std::fs::write(&temporary, serde_json::to_vec(&self.known)?)?;
+            private::create(&temporary)?.write_all(&serde_json::to_vec(&self.known)?)?;
             std::fs::rename(&temporary, &self.path)?;
         }
         Ok(())

@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use forkyard_shared::blob::{blob_path, packed_path};
 use forkyard_shared::digest::Digest;
+use forkyard_shared::private;
+
+use nix::unistd::geteuid;
 
 use super::backend::{self, Backend};
 use super::error::StoreError;
@@ -98,10 +101,24 @@ impl StoreDir {
 
     /// The lock, for who changes a store. A new database that has not yet got its place is seen to.
     pub fn lock(&self) -> Result<Lock, StoreError> {
+        self.check_owner()?;
         let lock =
             Lock::take(&self.lock_path()).map_err(|error| StoreError::Lock(self.path.clone(), error))?;
         salvage::finish(self)?;
         Ok(lock)
+    }
+
+    /// What others can change is not trusted.
+    fn check_owner(&self) -> Result<(), StoreError> {
+        let Ok(dir) = fs::metadata(&self.path) else { return Ok(()) };
+        let foreign = |why: String| Err(StoreError::Foreign(self.path.clone(), why));
+        if dir.uid() != geteuid().as_raw() {
+            return foreign(format!("belongs to another user (number {})", dir.uid()));
+        }
+        if dir.mode() & 0o002 != 0 {
+            return foreign("may be written to by everybody (`chmod o-w` changes that)".into());
+        }
+        Ok(())
     }
 
     /// Its runs, oldest first.
@@ -163,7 +180,7 @@ impl StoreDir {
     /// Takes a large value out of the files, so that nobody reads it again; its node will run anew.
     pub fn quarantine(&self, layout: Layout, digest: Digest) -> io::Result<()> {
         let (blobs, dir) = (self.worker_blobs_dir(layout), self.quarantine_dir());
-        fs::create_dir_all(&dir)?;
+        private::make_dirs(&dir)?;
         let mut moved = Err(io::ErrorKind::NotFound.into());
         for path in [blob_path(&blobs, digest), packed_path(&blobs, digest)] {
             let name = path.file_name().expect("it is named after its digest");
@@ -174,6 +191,6 @@ impl StoreDir {
 }
 
 pub(super) fn make_dir(dir: &Path) -> Result<(), StoreError> {
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.map_err(|error| StoreError::Io(format!("make directory {}", dir.display()), error))
+    private::make_dirs(dir)
+        .map_err(|error| StoreError::Io(format!("make directory {}", dir.display()), error))
 }

@@ -20,6 +20,8 @@ pub enum StoreError {
     Lock(PathBuf, LockError),
     /// It was made by a later version of Forkyard.
     Newer(PathBuf, u64),
+    /// Somebody else can change it; why.
+    Foreign(PathBuf, String),
     /// A file or directory of it cannot be used.
     Io(String, io::Error),
     /// The database cannot be used.
@@ -73,6 +75,11 @@ impl fmt::Display for StoreError {
                 "store {} has format {format}, this forkyard knows format {FORMAT}: use the forkyard that made it",
                 dir.display()
             ),
+            StoreError::Foreign(dir, why) => write!(
+                f,
+                "store {} {why}: whoever can change a store decides what a run returns; name one of your own with --store",
+                dir.display()
+            ),
             StoreError::Io(what, error) => write!(f, "{what}: {error}"),
             StoreError::Database(path, error) if is_malformed(error) => {
                 write!(f, "database {}: {error}; run `forkyard store verify`", path.display())
@@ -114,7 +121,10 @@ impl std::error::Error for StoreError {
             StoreError::Io(_, error) | StoreError::Output(error) => Some(error),
             StoreError::Database(_, error) => Some(error),
             StoreError::Lock(_, error) => Some(error),
-            StoreError::Missing(_) | StoreError::Newer(..) | StoreError::Damaged(_) => None,
+            StoreError::Missing(_)
+            | StoreError::Foreign(..)
+            | StoreError::Newer(..)
+            | StoreError::Damaged(_) => None,
         }
     }
 }

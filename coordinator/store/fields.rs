@@ -9,6 +9,7 @@ use std::path::Path;
 use super::journal;
 use super::runs::RunDir;
 use crate::fields::KeyFields;
+use forkyard_shared::private;
 
 /// A file of fields, made when there is something to write.
 pub(super) struct FieldsFile {
@@ -28,7 +29,7 @@ impl FieldsFile {
         }
         if self.file.is_none() {
             let path = self.run.fields_path();
-            self.file = Some(File::options().create_new(true).append(true).open(path)?);
+            self.file = Some(private::options().create_new(true).append(true).open(path)?);
         }
         let file = self.file.as_mut().expect("made above");
         journal::append(file, payload)

@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use forkyard_shared::blob;
 use forkyard_shared::digest::Digest;
+use forkyard_shared::private;
 use nix::unistd::syncfs;
 
 use super::backend::{Backend, Found, NewResult, NewValue};
@@ -61,7 +62,9 @@ impl Files {
     fn write_temporary(&mut self, bytes: &[u8]) -> Result<PathBuf, StoreError> {
         self.next += 1;
         let path = self.dir.tmp_dir().join(format!("{}-store-{}", std::process::id(), self.next));
-        fs::write(&path, bytes).map_err(|error| during("write", &path, error))?;
+        private::create(&path)
+            .and_then(|mut file| file.write_all(bytes))
+            .map_err(|error| during("write", &path, error))?;
         Ok(path)
     }
 
@@ -69,9 +72,11 @@ impl Files {
     /// already is replaced whole.
     fn write(&mut self, key: Digest, bytes: &[u8]) -> Result<(), StoreError> {
         let path = self.path(key);
-        let create = || File::options().write(true).create_new(true).open(&path);
+        let create = || private::options().write(true).create_new(true).open(&path);
         let created = create().or_else(|error| match path.parent() {
-            Some(dir) if error.kind() == ErrorKind::NotFound => fs::create_dir(dir).and_then(|()| create()),
+            Some(dir) if error.kind() == ErrorKind::NotFound => {
+                private::make_dirs(dir).and_then(|()| create())
+            }
             _ => Err(error),
         });
         match created {

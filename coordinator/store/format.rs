@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
+use forkyard_shared::private;
 use serde::{Deserialize, Serialize};
 
 use super::error::StoreError;
@@ -90,7 +91,7 @@ pub(super) fn write(dir: &Path, layout: Layout) -> Result<(), StoreError> {
     let temporary = dir.join("store.json.new");
     let text = serde_json::to_string(&StoreJson { format: FORMAT, layout }).expect("it is plain data");
     let write = || {
-        let mut file = File::create(&temporary)?;
+        let mut file = private::create(&temporary)?;
         writeln!(file, "{text}")?;
         file.sync_all()?;
         fs::rename(&temporary, &path)?;

@@ -10,6 +10,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::threads;
+use forkyard_shared::private;
 
 /// The lock, held.
 pub(crate) struct Lock(File);
@@ -49,7 +50,7 @@ impl Lock {
     /// Takes the lock. If its last holder is dead but something of its pool is not yet gone, waits a
     /// few seconds for that.
     pub fn take(path: &Path) -> Result<Lock, LockError> {
-        let file = File::options()
+        let file = private::options()
             .read(true)
             .write(true)
             .create(true)

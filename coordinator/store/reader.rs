@@ -3,11 +3,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
-use std::fs;
 use std::io::{self, Write};
 
 use forkyard_shared::blob;
 use forkyard_shared::digest::{Digest, Hasher};
+use forkyard_shared::private;
 
 use super::backend::{Backend, Nothing};
 use super::dir::StoreDir;
@@ -176,7 +176,7 @@ impl Reader {
         }
         let temporary = self.dir.tmp_dir().join(format!("lent-{}", record.digest));
         let io = |error: io::Error| StoreError::Io(format!("write {}", temporary.display()), error);
-        let mut file = fs::File::create(&temporary).map_err(io)?;
+        let mut file = private::create(&temporary).map_err(io)?;
         self.write_to(record, &mut file)?;
         blob::adopt(&blobs, &temporary, record.digest, false).map_err(io)
     }

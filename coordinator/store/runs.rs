@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use forkyard_shared::private;
 use serde::{Deserialize, Serialize};
 
 use crate::alerts::Told;
@@ -102,7 +103,7 @@ impl RunDir {
         let newest = list_runs(store)?.last().map_or(0, |last| last.id);
         let id = newest.max(last_removed(store)) + 1;
         let path = store.join("runs").join(id.to_string());
-        fs::create_dir_all(&path)?;
+        private::make_dirs(&path)?;
         let written = write_whole(&path.join("run.json"), &serde_json::to_vec_pretty(header)?);
         if written.is_err() {
             // A run without a header is nobody's.
@@ -132,7 +133,7 @@ impl RunDir {
 
     /// A journal to append to.
     pub fn create_journal(&self) -> io::Result<File> {
-        File::options().create_new(true).append(true).open(self.journal_path())
+        private::options().create_new(true).append(true).open(self.journal_path())
     }
 
     pub fn header(&self) -> Option<RunHeader> {
@@ -142,7 +143,7 @@ impl RunDir {
     /// Notes for readers whether the run starts nothing new for now.
     pub fn mark_paused(&self, paused: bool) -> io::Result<()> {
         let mark = self.path.join("paused");
-        if paused { File::create(mark).map(drop) } else { fs::remove_file(mark) }
+        if paused { private::create(&mark).map(drop) } else { fs::remove_file(mark) }
     }
 
     /// Whether it starts nothing new for now, if it goes on.
@@ -199,7 +200,7 @@ pub(super) fn note_removed(store: &Path, id: u64) -> io::Result<()> {
 /// Writes a file that is there whole or not at all.
 fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("new");
-    let mut file = File::create(&temporary)?;
+    let mut file = private::create(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(temporary, path)

@@ -15,6 +15,7 @@ use std::time::Duration;
 use forkyard_shared::blob::blob_path;
 use forkyard_shared::digest::{Digest, Hasher};
 use forkyard_shared::pack;
+use forkyard_shared::private;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
@@ -571,6 +572,9 @@ impl Backend for Sqlite {
 
 /// Makes a database.
 pub(super) fn create_at(path: &Path) -> Result<(), StoreError> {
+    // SQLite gives what it makes beside it the same mode.
+    let made = private::options().write(true).create(true).truncate(false).open(path);
+    made.map_err(|error| StoreError::Io(format!("make {}", path.display()), error))?;
     let make = || {
         let connection = Connection::open(path)?;
         // Fifteen values of a kilobyte to a page, with little between them.

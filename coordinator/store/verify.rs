@@ -7,6 +7,7 @@ use std::io::Write;
 
 use forkyard_shared::blob::{self, digest_of_name};
 use forkyard_shared::digest::Digest;
+use forkyard_shared::private;
 
 use super::backend;
 use super::census::{Census, NamedResults, named_results};
@@ -138,7 +139,7 @@ fn set_aside(
     make_dir(&dir.quarantine_dir())?;
     let path = dir.quarantine_dir().join(name);
     let mut file =
-        File::create(&path).map_err(|error| StoreError::Io(format!("write {}", path.display()), error))?;
+        private::create(&path).map_err(|error| StoreError::Io(format!("write {}", path.display()), error))?;
     // Whatever could be read.
     write(&mut file).ok();
     Ok(())
@@ -157,7 +158,7 @@ fn note_as_lost<'a>(dir: &StoreDir, keys: impl Iterator<Item = &'a Digest>) -> R
     }
     make_dir(&dir.quarantine_dir())?;
     let path = dir.quarantine_dir().join("lost");
-    let note = || File::options().create(true).append(true).open(&path)?.write_all(lines.as_bytes());
+    let note = || private::options().create(true).append(true).open(&path)?.write_all(lines.as_bytes());
     note().map_err(|error| StoreError::Io(format!("write {}", path.display()), error))
 }
 

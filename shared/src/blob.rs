@@ -9,6 +9,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::digest::{Digest, Hasher};
+use crate::private;
 use crate::sink::TempFile;
 
 /// How much is read at a time.
@@ -152,7 +153,7 @@ pub fn plain(blobs_dir: &Path, tmp_dir: &Path, digest: Digest) -> Result<PathBuf
 /// When the system refuses.
 pub fn adopt(blobs_dir: &Path, temporary: &Path, digest: Digest, packed: bool) -> io::Result<()> {
     let (plain, packed_form) = (blob_path(blobs_dir, digest), packed_path(blobs_dir, digest));
-    fs::create_dir_all(plain.parent().expect("a blob lies in a directory"))?;
+    private::make_dirs(plain.parent().expect("a blob lies in a directory"))?;
     if !packed {
         fs::rename(temporary, plain)?;
         fs::remove_file(packed_form).ok();

@@ -13,6 +13,7 @@ pub mod ids;
 mod kernel;
 pub mod mapping;
 pub mod pack;
+pub mod private;
 pub mod processes;
 pub mod protocol;
 pub mod pulse;

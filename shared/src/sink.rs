@@ -7,7 +7,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -15,6 +15,7 @@ use zstd::stream::write::Encoder;
 
 use crate::digest::{Digest, Hasher};
 use crate::pack;
+use crate::private;
 
 /// A result in the making. Dropped unfinished, it leaves nothing behind.
 pub struct Sink {
@@ -150,7 +151,7 @@ impl TempFile {
             let name = format!("{prefix}.{}-{}", std::process::id(), COUNTER.fetch_add(1, Relaxed));
             let path = dir.join(&name);
             // The standard library adds O_CLOEXEC: no command inherits it.
-            match File::options().write(true).create_new(true).mode(0o600).open(&path) {
+            match private::options().write(true).create_new(true).open(&path) {
                 Ok(file) => {
                     return Ok(TempFile { file, path, name, finished: false });
                 }
@@ -164,7 +165,7 @@ impl TempFile {
     /// Its name, when it is on the disk and read-only.
     pub fn finish(mut self) -> io::Result<String> {
         self.file.sync_data().map_err(|error| during("sync", &self.path, &error))?;
-        let protected = self.file.set_permissions(Permissions::from_mode(0o444));
+        let protected = self.file.set_permissions(Permissions::from_mode(0o400));
         protected.map_err(|error| during("make read-only", &self.path, &error))?;
         self.finished = true;
         Ok(std::mem::take(&mut self.name))
@@ -229,7 +230,7 @@ mod tests {
         let path = dir.path().join(name);
         assert_eq!(fs::read(&path).unwrap(), b"abcdefgh");
         assert_eq!((len, digest), (8, Digest::of(b"abcdefgh")));
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o444);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o400);
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{BufWriter, ErrorKind, Write};
-use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use forkyard_shared::protocol::{LOG_MAX_BYTES, Param};
@@ -203,7 +203,9 @@ struct Scratch(PathBuf);
 impl Scratch {
     fn make(task: &Task) -> Result<Scratch, Failed> {
         let path = task.tmp_dir().join(format!("{}.d", task.tmp_name()));
-        fs::create_dir(&path)
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
             .map_err(|error| Failed::new(format!("make scratch directory {}: {error}", path.display())))?;
         Ok(Scratch(path))
     }
