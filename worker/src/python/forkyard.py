@@ -390,7 +390,7 @@ class Records:
         return (self[row] for row in range(self._count))
 
     def __contains__(self, key):
-        return self.get(key) is not None
+        return self._find(key) is not None
 
     def __getitem__(self, at):
         if hasattr(at, "__index__"):
@@ -399,12 +399,20 @@ class Records:
             if not 0 <= row < self._count:
                 raise IndexError(f"there is no row {at}: the artifact has {self._count} records")
             return self._row(row)[1]
-        found = self.get(at)
+        found = self._find(at)
         if found is None:
             raise KeyError(at)
-        return found
+        return found[1]
 
     def get(self, key, default=None):
+        found = self._find(key)
+        return default if found is None else found[1]
+
+    def keys(self):
+        return [self._row(row)[0] for row in range(self._count)]
+
+    def _find(self, key):
+        """The key and the record with this key."""
         import hashlib
 
         if not isinstance(key, str):
@@ -416,10 +424,21 @@ class Records:
             if slot == 0:
                 break
             if slot >> 40 == wanted >> 40:
-                record = self[(slot & ((1 << 40) - 1)) - 1]
-                if str(record.get(self._field)) == key:
-                    return record
-        return default
+                found = self._row((slot & ((1 << 40) - 1)) - 1)
+                if found[0] == key:
+                    return found
+        return None
+
+    def _row(self, row):
+        """The key and the record of a row. The key is None if it has none."""
+        start, end = struct.unpack_from("<QQ", self._table, 24 + 16 * row)
+        text = bytes(self._data[start:end])
+        if self._is_object:
+            return next(iter(json.loads(b"{" + text + b"}").items()))
+        record = json.loads(text)
+        key = record.get(self._field)
+        is_key = isinstance(key, str) or isinstance(key, int) and not isinstance(key, bool)
+        return str(key) if is_key else None, record
 
 
 def _load(reference):

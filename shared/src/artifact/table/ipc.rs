@@ -21,6 +21,7 @@ use arrow_ipc::root_as_message;
 use arrow_schema::DataType;
 
 use super::column::{Column, Values};
+use super::contain::contained;
 use super::write::{Writer, elements, fixed};
 use crate::artifact::error::{no_part, unreadable};
 use crate::artifact::{Array, ArtifactError, Format, Layout};
@@ -44,6 +45,10 @@ pub fn read_arrow(
     limit_bytes: u64,
     beside: &mut dyn Write,
 ) -> Result<Layout, ArtifactError> {
+    contained(Format::Arrow, || batches_of(file, len, part, Writer::new(beside, limit_bytes)))
+}
+
+fn batches_of(file: &File, len: u64, part: Option<&str>, mut out: Writer) -> Result<Layout, ArtifactError> {
     let wrong = |error: &dyn std::fmt::Display| unreadable(Format::Arrow, error.to_string());
     let mut start = [0; 8];
     let read = file.read_at(&mut start, 0)?;
@@ -54,10 +59,9 @@ pub fn read_arrow(
         }
         _ => 0,
     };
-    let mut out = Writer::new(beside, limit_bytes);
     let (mut decoder, mut batches, mut held_bytes) = (StreamDecoder::new(), Vec::new(), 0);
     while let Some((message, body_at)) = message(file, len, at)? {
-        held_bytes += decoded_bytes(&message, body_at)?;
+        held_bytes = decoded_bytes(&message, body_at)?.saturating_add(held_bytes);
         out.must_fit(held_bytes)?;
         let mut rest = message.clone();
         while !rest.is_empty() {
@@ -203,5 +207,5 @@ fn decoded_bytes(message: &Buffer, body_at: usize) -> Result<u64, ArtifactError>
         };
         sum = sum.saturating_add(unpacked);
     }
-    Ok(sum + (message.len() - body_at) as u64)
+    Ok(sum.saturating_add((message.len() - body_at) as u64))
 }

@@ -1,6 +1,7 @@
 //! Tables: Arrow IPC and Parquet, decoded once into bytes that workers and Python see in place.
 
 mod column;
+mod contain;
 mod ipc;
 mod parquet;
 mod write;

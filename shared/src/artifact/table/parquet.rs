@@ -19,6 +19,7 @@ use parquet::file::reader::{ChunkReader, Length};
 use parquet::schema::types::ColumnDescriptor;
 
 use super::column::Column;
+use super::contain::contained;
 use super::ipc::{finish_column, finish_table};
 use super::write::Writer;
 use crate::artifact::error::{no_part, unreadable};
@@ -35,6 +36,10 @@ pub fn read_parquet(
     limit_bytes: u64,
     beside: &mut dyn Write,
 ) -> Result<Layout, ArtifactError> {
+    contained(Format::Parquet, || columns(file, len, part, Writer::new(beside, limit_bytes)))
+}
+
+fn columns(file: &File, len: u64, part: Option<&str>, mut out: Writer) -> Result<Layout, ArtifactError> {
     let wrong = |error: &dyn std::fmt::Display| unreadable(Format::Parquet, error.to_string());
     let source = Source { file: Arc::new(file.try_clone()?), len };
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
@@ -50,7 +55,6 @@ pub fn read_parquet(
         None => 0..schema.fields().len(),
     };
     let about = metadata.metadata().file_metadata();
-    let mut out = Writer::new(beside, limit_bytes);
     // What is certain is refused at once.
     let rows = u64::try_from(about.num_rows()).unwrap_or(u64::MAX);
     let leaves = about.schema_descr().columns().iter().enumerate();
