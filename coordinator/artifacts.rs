@@ -9,12 +9,13 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use forkyard_shared::artifact::{self, Format, Layout};
+use forkyard_shared::artifact::{self, Array, Layout, Reading, Records, Table};
 use forkyard_shared::digest::Digest;
 use forkyard_shared::mapping;
 use forkyard_shared::protocol::ArtifactSetup;
 
 use crate::manifest::ArtifactEntry;
+use crate::memory::Machine;
 use crate::store::DigestMemo;
 
 /// An artifact that was found to be what its name says.
@@ -24,7 +25,9 @@ pub(crate) struct OpenArtifact {
     pub bytes: u64,
     /// What is mapped: the file, or a sealed copy of it.
     file: File,
-    table: Option<File>,
+    /// What goes along with it: an offset table, names, or what was decoded from it.
+    beside: Option<File>,
+    beside_bytes: u64,
     seen: Metadata,
 }
 
@@ -75,32 +78,43 @@ impl OpenArtifact {
         if bytes == 0 {
             return Err(problem(&"is empty"));
         }
-        let (layout, table) = read_layout(entry, &file, bytes).map_err(|error| problem(&error))?;
-        let table = table.map(|table| mapping::sealed_copy("forkyard-table", &table[..])).transpose();
-        let table = table.map_err(|error| problem(&error))?;
-        Ok(OpenArtifact { entry: entry.clone(), layout, bytes, file, table, seen })
+        let mut beside = mapping::unsealed("forkyard-beside").map_err(|error| problem(&error))?;
+        let reading = Reading {
+            format: entry.format,
+            part: entry.part.as_deref(),
+            key: &entry.key,
+            // Unknown is no reason to stop.
+            limit_bytes: Machine::here().look().map_or(u64::MAX, |rooms| rooms.available() / 2),
+        };
+        let layout = artifact::read(&file, bytes, &reading, &mut beside).map_err(|error| problem(&error))?;
+        mapping::seal(&beside).map_err(|error| problem(&error))?;
+        let beside_bytes = beside.metadata().map_err(|error| problem(&error))?.len();
+        let beside = (beside_bytes > 0).then_some(beside);
+        Ok(OpenArtifact { entry: entry.clone(), layout, bytes, file, beside, beside_bytes, seen })
     }
 
     /// How many rows or records it has; bytes have none.
     pub fn rows(&self) -> Option<u64> {
-        match &self.layout {
-            Layout::Raw => None,
-            Layout::Npy(shape) => Some(shape.rows),
-            Layout::Jsonl(layout) => Some(layout.records),
-        }
+        self.layout.rows()
     }
 
-    /// A record as JSON text; of a matrix the number of the row.
+    /// What it takes of memory, once for all.
+    pub fn memory_bytes(&self) -> u64 {
+        self.bytes + self.beside_bytes
+    }
+
+    /// A record as JSON text; of anything else the number of the row.
     pub fn row(&self, row: u64) -> std::io::Result<Vec<u8>> {
-        let Some(table) = &self.table else { return Ok(row.to_string().into_bytes()) };
-        // Where it starts and where the next one does: see `Records`.
-        let mut ends = [[0; 8]; 2];
-        table.read_exact_at(ends.as_flattened_mut(), 16 + 8 * row)?;
-        let [from, to] = ends.map(u64::from_le_bytes);
-        let mut line = vec![0; to.saturating_sub(from) as usize];
-        self.file.read_exact_at(&mut line, from)?;
+        let (Layout::Jsonl(_) | Layout::Json(_), Some(table)) = (&self.layout, &self.beside) else {
+            return Ok(row.to_string().into_bytes());
+        };
+        let mut span = [[0; 8]; 2];
+        table.read_exact_at(span.as_flattened_mut(), Records::span_offset(row))?;
+        let [from, to] = span.map(u64::from_le_bytes);
+        let mut text = vec![0; to.saturating_sub(from) as usize];
+        self.file.read_exact_at(&mut text, from)?;
         // Keys sorted and no spaces, as all JSON here.
-        let record: serde_json::Value = serde_json::from_slice(&line)?;
+        let record: serde_json::Value = serde_json::from_slice(&text)?;
         Ok(record.to_string().into_bytes())
     }
 
@@ -116,15 +130,55 @@ impl OpenArtifact {
 
     /// The fields of its `artifact_mapped` event.
     pub fn event(&self, digest: Digest) -> serde_json::Value {
-        let (format, shape, dtype) = match &self.layout {
-            Layout::Raw => ("raw", None, None),
+        let array = |array: &Array| (Some(array.shape.clone()), Some(array.dtype.name()), None);
+        let (shape, dtype, metric) = match &self.layout {
+            Layout::Raw => (None, None, None),
             Layout::Npy(shape) if shape.one_dimensional => {
-                ("npy", Some(vec![shape.rows]), Some(shape.dtype.name()))
+                (Some(vec![shape.rows]), Some(shape.dtype.name()), None)
             }
-            Layout::Npy(shape) => ("npy", Some(vec![shape.rows, shape.cols]), Some(shape.dtype.name())),
-            Layout::Jsonl(records) => ("jsonl", Some(vec![records.records]), None),
+            Layout::Npy(shape) => (Some(vec![shape.rows, shape.cols]), Some(shape.dtype.name()), None),
+            Layout::Faiss(shape, metric) => {
+                (Some(vec![shape.rows, shape.cols]), Some(shape.dtype.name()), Some(metric.name()))
+            }
+            Layout::Jsonl(records) | Layout::Json(records) => (Some(vec![records.records]), None, None),
+            Layout::Safetensors(tensors) => (Some(vec![*tensors]), None, None),
+            Layout::Tensor(tensor) | Layout::Column(tensor) => array(tensor),
+            Layout::Table { rows, columns } => (Some(vec![*rows, *columns]), None, None),
         };
-        serde_json::json!({ "name": self.entry.name, "format": format, "bytes": self.bytes, "sha256": digest.to_hex(), "shape": shape, "dtype": dtype })
+        let mut event = serde_json::json!({
+            "name": self.entry.name, "format": self.entry.format.name(), "bytes": self.bytes, "sha256": digest.to_hex(),
+            "shape": shape, "dtype": dtype,
+        });
+        if let Some(metric) = metric {
+            event["metric"] = metric.into();
+        }
+        if let Some(part) = &self.entry.part {
+            event["part"] = part.as_str().into();
+        }
+        event
+    }
+
+    /// What is in it, a line each: its tensors or columns.
+    pub fn parts(&self) -> std::io::Result<Vec<String>> {
+        let Some(beside) = &self.beside else { return Ok(Vec::new()) };
+        let mut bytes = vec![0; self.beside_bytes as usize];
+        match self.layout {
+            Layout::Safetensors(_) => {
+                beside.read_exact_at(&mut bytes, 0)?;
+                let tensors: Vec<(String, Array)> = serde_json::from_slice(&bytes)?;
+                Ok(tensors.iter().map(|(name, array)| format!("{name}: {}", array.describe())).collect())
+            }
+            Layout::Table { .. } => {
+                beside.read_exact_at(&mut bytes, 0)?;
+                let table = Table::new(&bytes).map_err(std::io::Error::other)?;
+                Ok(table
+                    .columns()
+                    .iter()
+                    .map(|column| format!("{}: {}", column.name, column.describe()))
+                    .collect())
+            }
+            _ => Ok(Vec::new()),
+        }
     }
 
     /// What the zygote needs to map it.
@@ -135,7 +189,7 @@ impl OpenArtifact {
             pinned: self.entry.pin,
             layout: self.layout.clone(),
         };
-        let fds = [Some(&self.file), self.table.as_ref()].into_iter().flatten();
+        let fds = [Some(&self.file), self.beside.as_ref()].into_iter().flatten();
         Ok((setup, fds.map(|file| file.try_clone().map(OwnedFd::from)).collect::<Result<_, _>>()?))
     }
 
@@ -148,45 +202,51 @@ impl OpenArtifact {
 
     /// One line about what it is.
     pub fn describe(&self) -> String {
-        match &self.layout {
-            Layout::Raw => format!("raw, {}", crate::text::bytes(self.bytes)),
+        let plural = |number: u64, noun| crate::text::plural(number as usize, noun);
+        let what = match &self.layout {
+            Layout::Raw => None,
             Layout::Npy(shape) if shape.one_dimensional => {
-                format!("npy, {} x {}, {}", shape.rows, shape.dtype.name(), crate::text::bytes(self.bytes))
+                Some(format!("{} x {}", shape.rows, shape.dtype.name()))
             }
             Layout::Npy(shape) => {
-                format!(
-                    "npy, {} rows x {} {}, {}",
-                    shape.rows,
-                    shape.cols,
-                    shape.dtype.name(),
-                    crate::text::bytes(self.bytes)
-                )
+                Some(format!("{} rows x {} {}", shape.rows, shape.cols, shape.dtype.name()))
             }
-            Layout::Jsonl(records) => {
-                let [count, keyed] = [(records.records, "record"), (records.keyed, "key")]
-                    .map(|(number, noun)| crate::text::plural(number as usize, noun));
-                format!("jsonl, {count}, {keyed}, {}", crate::text::bytes(self.bytes))
+            Layout::Faiss(shape, metric) => Some(format!(
+                "{} rows x {} {}, compared by {}",
+                shape.rows,
+                shape.cols,
+                shape.dtype.name(),
+                metric.name()
+            )),
+            Layout::Jsonl(records) | Layout::Json(records) => {
+                Some(format!("{}, {}", plural(records.records, "record"), plural(records.keyed, "key")))
             }
-        }
+            Layout::Safetensors(tensors) => Some(plural(*tensors, "tensor")),
+            Layout::Tensor(array) | Layout::Column(array) => Some(array.describe()),
+            Layout::Table { rows, columns } => {
+                Some(format!("{}, {}", plural(*rows, "row"), plural(*columns, "column")))
+            }
+        };
+        let part = self.entry.part.as_ref().map(|part| {
+            format!(
+                "{} {part:?}",
+                self.entry.format.part_noun().expect("what has parts calls them something")
+            )
+        });
+        let decoded = matches!(self.layout, Layout::Table { .. } | Layout::Column(_))
+            .then(|| format!("{} decoded", crate::text::bytes(self.beside_bytes)));
+        let words = [
+            Some(self.entry.format.name().into()),
+            part,
+            what,
+            Some(crate::text::bytes(self.bytes)),
+            decoded,
+        ];
+        words.into_iter().flatten().collect::<Vec<String>>().join(", ")
     }
 }
 
 fn same(now: &Metadata, seen: &Metadata) -> bool {
     let what = |m: &Metadata| (m.size(), m.mtime(), m.mtime_nsec(), m.ino(), m.dev());
     what(now) == what(seen)
-}
-
-fn read_layout(
-    entry: &ArtifactEntry,
-    file: &File,
-    bytes: u64,
-) -> Result<(Layout, Option<Vec<u8>>), artifact::ArtifactError> {
-    Ok(match entry.format {
-        Format::Raw => (Layout::Raw, None),
-        Format::Npy => (Layout::Npy(artifact::read_npy(file, bytes)?), None),
-        Format::Jsonl => {
-            let (table, layout) = artifact::index_jsonl(file, bytes, &entry.key)?;
-            (Layout::Jsonl(layout), Some(table))
-        }
-    })
 }

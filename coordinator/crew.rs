@@ -42,7 +42,7 @@ impl Crew {
     ) -> Result<Crew, RunError> {
         let preset = plan.settings.preset;
         let rooms = machine.look().ok();
-        let bytes = artifacts.iter().map(|artifact| artifact.bytes).sum();
+        let bytes = artifacts.iter().map(OpenArtifact::memory_bytes).sum();
         let share = plan.settings.share();
         let cache = plan.settings.cache();
         let budget = rooms.as_ref().map(|rooms| Budget::new(rooms, share, bytes, (cache, plan.len())));

@@ -226,10 +226,13 @@ impl<'a> Keys<'a> {
                 let entry = &plan.artifacts[artifact.index()];
                 each(Field::ArtifactName, entry.name.as_bytes());
                 each(Field::ArtifactDigest, &self.artifacts[artifact.index()].0);
-                let format = match entry.format {
-                    Format::Jsonl => format!("jsonl {}", entry.key),
+                let mut format = match entry.format {
+                    Format::Jsonl | Format::Json => format!("{} {}", entry.format.name(), entry.key),
                     format => format.name().into(),
                 };
+                if let Some(part) = &entry.part {
+                    format += &format!("#{part}");
+                }
                 each(Field::ArtifactFormat, format.as_bytes());
             }
             for producer in &detail.artifact_results {

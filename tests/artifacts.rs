@@ -126,7 +126,7 @@ fn artifact_info_says_what_a_file_is() {
     space
         .run(&["artifact", "info", "m.npy", "--format", "csv"])
         .expect(2)
-        .says("known are raw, npy and jsonl");
+        .says("known are raw, npy, jsonl, json, safetensors");
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn the_wrong_format_for_an_op_fails_its_node() {
         "m.toml",
         "[artifacts.r]\npath = \"r.jsonl\"\n[[node]]\nid = \"a\"\nop = \"topk\"\nartifact = \"r\"\nparams = { row = 0, k = 1 }\n",
     );
-    space.run_manifest(1).says("artifact \"r\" (").says("is not a matrix (.npy)");
+    space.run_manifest(1).says("artifact \"r\" (").says("is not a matrix");
 }
 
 /// `first` and `stranger` are done when `wait` says `up`; when the file `go` is there, `read` reads the last

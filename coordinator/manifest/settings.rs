@@ -175,6 +175,8 @@ impl Settings {
 pub(crate) struct ArtifactEntry {
     pub name: String,
     pub path: PathBuf,
+    /// What of the file is meant, if not all of it: a tensor, a column, a list.
+    pub part: Option<String>,
     pub format: Format,
     pub pin: bool,
     /// The field of a record that is its key.
@@ -184,8 +186,9 @@ pub(crate) struct ArtifactEntry {
 impl ArtifactEntry {
     /// An artifact about which nothing is said but where it is.
     pub fn of(name: &str, path: PathBuf) -> ArtifactEntry {
+        let (path, part) = Format::split_part(&path);
         let format = Format::from_path(&path);
-        ArtifactEntry { name: name.into(), path, format, pin: false, key: "id".into() }
+        ArtifactEntry { name: name.into(), path, part, format, pin: false, key: "id".into() }
     }
 
     /// What the table of an artifact says; paths are relative to `dir`.
@@ -202,7 +205,7 @@ impl ArtifactEntry {
                 "path" => {}
                 "format" => {
                     let format = value.as_str().and_then(Format::from_name);
-                    entry.format = format.ok_or_else(|| wrong("\"raw\", \"npy\" or \"jsonl\""))?;
+                    entry.format = format.ok_or_else(|| wrong(&format!("one of {}", Format::names())))?;
                 }
                 "pin" => entry.pin = value.as_bool().ok_or_else(|| wrong("true or false"))?,
                 "key" => entry.key = value.as_str().ok_or_else(|| wrong("the name of a field"))?.into(),
@@ -211,6 +214,12 @@ impl ArtifactEntry {
                     return Err(Fault::at(key, format!("an artifact has no key `{key}`{hint}")));
                 }
             }
+        }
+        if entry.part.is_some() && entry.format.part_noun().is_none() {
+            return Err(Fault::at(
+                "format",
+                format!("{} has no parts, and `path` names one", entry.format.name()),
+            ));
         }
         Ok(entry)
     }

@@ -9,6 +9,8 @@ pub mod codec;
 pub mod context;
 
 pub mod digest;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod ids;
 mod kernel;
 pub mod mapping;

@@ -60,10 +60,21 @@ impl Deref for Mapping {
 pub fn sealed_copy(name: &str, mut source: impl io::Read) -> io::Result<File> {
     let mut file = File::from(memory_file(name)?);
     io::copy(&mut source, &mut file)?;
+    seal(&file)?;
+    Ok(file)
+}
+
+/// A memory file to be written, and then [`seal`]ed.
+pub fn unsealed(name: &str) -> io::Result<File> {
+    memory_file(name).map(File::from)
+}
+
+/// Makes a memory file one that nobody can change or shrink any more.
+pub fn seal(file: &File) -> io::Result<()> {
     let seals =
         SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
-    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
-    Ok(file)
+    fcntl(file, FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(())
 }
 
 fn memory_file(name: &str) -> io::Result<OwnedFd> {

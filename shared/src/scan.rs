@@ -10,7 +10,7 @@ use crate::artifact::{Dtype, Matrix};
 use crate::kernel::{Element, Query, widen};
 
 /// How alike two vectors are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub enum Metric {
     /// The cosine of their angle, higher is better; 0 when either is all zeros.
     Cosine,
@@ -28,6 +28,15 @@ impl Metric {
             "dot" => Some(Metric::Dot),
             "l2" => Some(Metric::L2),
             _ => None,
+        }
+    }
+
+    /// Its name in manifests.
+    pub fn name(self) -> &'static str {
+        match self {
+            Metric::Cosine => "cosine",
+            Metric::Dot => "dot",
+            Metric::L2 => "l2",
         }
     }
 }

@@ -11,10 +11,13 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use forkyard_shared::arena::ArenaReader;
-use forkyard_shared::artifact::{ArtifactError, Layout, Matrix, Records, index_jsonl, read_npy};
+use forkyard_shared::artifact::{
+    ArtifactError, Layout, Matrix, Records, Shape, Table, index_jsonl, read_npy,
+};
 use forkyard_shared::ids::ArtifactId;
 use forkyard_shared::mapping::{self, Mapping};
 use forkyard_shared::protocol::{ArtifactSetup, Setup};
+use forkyard_shared::scan::Metric;
 use forkyard_shared::sys;
 
 use crate::secrets::Secrets;
@@ -36,9 +39,12 @@ pub(crate) struct Attached {
 pub(crate) struct Artifact {
     pub setup: ArtifactSetup,
     file: File,
-    table_file: Option<File>,
+    beside_file: Option<File>,
     bytes: Map,
-    table: Map,
+    /// What goes along with the file: an offset table, names, or what was decoded from it.
+    beside: Map,
+    /// The matrix that it is.
+    shape: Option<Shape>,
 }
 
 /// A mapping: one that was made before the fork stays for as long as any process does.
@@ -60,7 +66,7 @@ impl Deref for Map {
 
 impl Artifact {
     /// Maps an artifact of the run and brings it into memory.
-    pub fn map(setup: ArtifactSetup, file: OwnedFd, table: Option<OwnedFd>) -> std::io::Result<Artifact> {
+    pub fn map(setup: ArtifactSetup, file: OwnedFd, beside: Option<OwnedFd>) -> std::io::Result<Artifact> {
         let map = |file: &File| -> std::io::Result<Map> {
             let mapping: &'static Mapping = Box::leak(Box::new(Mapping::of(file)?));
             mapping.populate();
@@ -68,9 +74,10 @@ impl Artifact {
         };
         let file = File::from(file);
         let bytes = map(&file)?;
-        let table_file = table.map(File::from);
-        let table = table_file.as_ref().map_or(Ok(Map::Forever(&[])), map)?;
-        Ok(Artifact { setup, file, table_file, bytes, table })
+        let beside_file = beside.map(File::from);
+        let beside = beside_file.as_ref().map_or(Ok(Map::Forever(&[])), map)?;
+        let shape = setup.layout.matrix();
+        Ok(Artifact { setup, file, beside_file, bytes, beside, shape })
     }
 
     /// Maps the result of node `name`, which lies at `path`; its first bytes tell its format.
@@ -95,8 +102,9 @@ impl Artifact {
         };
         let setup = ArtifactSetup { name: name.into(), path: path.into(), pinned: true, layout };
         let bytes = if len == 0 { Map::Forever(&[]) } else { Map::Owned(Mapping::of(&file)?) };
-        let table = table.map_or(Map::Forever(&[]), Map::Owned);
-        Ok(Artifact { setup, file, table_file: None, bytes, table })
+        let beside = table.map_or(Map::Forever(&[]), Map::Owned);
+        let shape = setup.layout.matrix();
+        Ok(Artifact { setup, file, beside_file: None, bytes, beside, shape })
     }
 
     /// All its bytes.
@@ -106,20 +114,32 @@ impl Artifact {
 
     /// The matrix that it is, if it is one.
     pub fn matrix(&self) -> Option<Result<Matrix<'_>, ArtifactError>> {
-        match &self.setup.layout {
-            Layout::Npy(shape) => Some(Matrix::new(shape, &self.bytes)),
+        let bytes = if matches!(self.setup.layout, Layout::Column(_)) { &self.beside } else { &self.bytes };
+        self.shape.as_ref().map(|shape| Matrix::new(shape, bytes))
+    }
+
+    /// How its rows are compared if nobody says so, where it knows.
+    pub fn metric(&self) -> Option<Metric> {
+        match self.setup.layout {
+            Layout::Faiss(_, metric) => Some(metric),
             _ => None,
         }
     }
 
     /// The records that it holds, if it holds any.
     pub fn records(&self) -> Option<Result<Records<'_>, ArtifactError>> {
-        matches!(self.setup.layout, Layout::Jsonl(_)).then(|| Records::new(&self.bytes, &self.table))
+        let has_records = matches!(self.setup.layout, Layout::Jsonl(_) | Layout::Json(_));
+        has_records.then(|| Records::new(&self.bytes, &self.beside))
     }
 
-    /// Its file, and that of its table if it has one.
+    /// The table that was decoded from it, if one was.
+    pub fn table(&self) -> Option<Result<Table<'_>, ArtifactError>> {
+        matches!(self.setup.layout, Layout::Table { .. }).then(|| Table::new(&self.beside))
+    }
+
+    /// Its file, and what goes along with it if anything does.
     pub fn files(&self) -> Vec<BorrowedFd<'_>> {
-        [Some(&self.file), self.table_file.as_ref()].into_iter().flatten().map(|file| file.as_fd()).collect()
+        [Some(&self.file), self.beside_file.as_ref()].into_iter().flatten().map(|file| file.as_fd()).collect()
     }
 
     /// A path under which a command finds the same bytes, for as long as this process lives: the file that is
@@ -130,10 +150,11 @@ impl Artifact {
 
     /// The suffix by which programs tell what it is.
     pub fn suffix(&self) -> &OsStr {
+        // Without a suffix of its own it is a result.
         let format = match self.setup.layout {
-            Layout::Raw => "",
             Layout::Npy(_) => "npy",
             Layout::Jsonl(_) => "jsonl",
+            _ => "",
         };
         Path::new(&self.setup.path).extension().unwrap_or(OsStr::new(format))
     }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use forkyard_shared::artifact::{Matrix, Records};
+use forkyard_shared::artifact::{Layout, Matrix, Records, Table};
 use forkyard_shared::blob::{self, BlobError};
 use forkyard_shared::digest::Digest;
 use forkyard_shared::ids::NodeId;
@@ -151,6 +151,14 @@ impl<'a> Task<'a> {
         records(self.artifact()?)
     }
 
+    /// The only artifact of the task as a decoded table, if it is one.
+    ///
+    /// # Errors
+    /// When the task names no artifact.
+    pub fn table(&self) -> Result<Option<Table<'_>>, Failed> {
+        Ok(self.artifact()?.table().transpose()?)
+    }
+
     /// The artifact of this name as records.
     ///
     /// # Errors
@@ -275,16 +283,21 @@ impl<'a> Task<'a> {
 }
 
 fn matrix(artifact: &Artifact) -> Result<Matrix<'_>, Failed> {
-    Ok(artifact.matrix().ok_or_else(|| wrong_format(artifact, "a matrix (.npy)"))??)
+    Ok(artifact.matrix().ok_or_else(|| wrong_format(artifact, "a matrix"))??)
 }
 
 fn records(artifact: &Artifact) -> Result<Records<'_>, Failed> {
-    Ok(artifact.records().ok_or_else(|| wrong_format(artifact, "records (.jsonl)"))??)
+    Ok(artifact.records().ok_or_else(|| wrong_format(artifact, "records"))??)
 }
 
 fn wrong_format(artifact: &Artifact, wanted: &str) -> Failed {
     let setup = &artifact.setup;
-    Failed::new(format!("artifact \"{}\" ({}) is not {wanted}", setup.name, setup.path))
+    let hint = match setup.layout {
+        Layout::Safetensors(_) => "; name one of its tensors: path = \"file#tensor\"",
+        Layout::Table { .. } => "; name one of its columns: path = \"file#column\"",
+        _ => "",
+    };
+    Failed::new(format!("artifact \"{}\" ({}) is not {wanted}{hint}", setup.name, setup.path))
 }
 
 fn missing(digest: Digest, error: &BlobError) -> Failed {

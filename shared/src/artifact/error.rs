@@ -3,6 +3,8 @@
 
 use std::{fmt, io};
 
+use super::Format;
+
 /// Why an artifact cannot be used. The message continues `artifact "m" (m.npy): `.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -102,6 +104,39 @@ pub enum ArtifactError {
         /// The line of the second.
         second_line: u64,
     },
+    /// It is not what a file of its format must be, or is more than is read of that format.
+    Unreadable {
+        /// The format.
+        format: Format,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// It has no such part: `path#part`.
+    NoPart {
+        /// What parts are called.
+        noun: &'static str,
+        /// The name asked for.
+        part: String,
+        /// Some that there are.
+        known: Vec<String>,
+    },
+    /// A column has a type that is not read.
+    ColumnType {
+        /// The column.
+        column: String,
+        /// Its type.
+        kind: String,
+    },
+    /// A column that was named is no array of numbers.
+    NoArray {
+        /// The column.
+        column: String,
+    },
+    /// What must be decoded takes more memory than it may.
+    TooLarge {
+        /// What it may take.
+        limit_bytes: u64,
+    },
     /// An offset table is not one that [`crate::artifact::index_jsonl`] made.
     DamagedTable,
 }
@@ -156,7 +191,7 @@ impl fmt::Display for ArtifactError {
             ),
             Dtype(descr) => write!(
                 f,
-                "its elements have the numpy type {descr:?}, but only integers of 8 to 64 bits, \
+                "its elements have the numpy type {descr:?}, but only bool, integers of 8 to 64 bits, \
                  float16, float32 and float64 can be read; convert them with a.astype(...)"
             ),
             Fortran => write!(
@@ -200,6 +235,29 @@ impl fmt::Display for ArtifactError {
                 "lines {first_line} and {second_line} have the same {field:?}, {key:?}; each key \
                  may occur only once"
             ),
+            Unreadable { format, reason } => write!(f, "not usable as {}: {reason}", format.name()),
+            NoPart { noun, part, known } if known.is_empty() => {
+                write!(f, "it has no {noun} {part:?}, and none at all")
+            }
+            NoPart { noun, part, known } => {
+                write!(f, "it has no {noun} {part:?}; it has {}", known.join(", "))
+            }
+            ColumnType { column, kind } => write!(
+                f,
+                "column {column:?} has the type {kind}, which is not read; write it as another, or name one column \
+                 (path = \"file#column\")"
+            ),
+            NoArray { column } => write!(
+                f,
+                "column {column:?} is not made of numbers, lists of one length of numbers, without gaps; \
+                 only such a column can be named"
+            ),
+            TooLarge { limit_bytes } => write!(
+                f,
+                "once decoded it would take more than {} MiB of memory, half of what is left; name one column \
+                 (path = \"file#column\"), or write it in parts",
+                limit_bytes >> 20
+            ),
             DamagedTable => write!(f, "the table of its records is damaged; this is a bug in forkyard"),
         }
     }
@@ -222,4 +280,19 @@ impl From<io::Error> for ArtifactError {
             _ => ArtifactError::Io(error),
         }
     }
+}
+
+/// A file that is no good as `format`.
+pub(super) fn unreadable(format: Format, reason: impl Into<String>) -> ArtifactError {
+    ArtifactError::Unreadable { format, reason: reason.into() }
+}
+
+/// `part` is not among `names`; says some of those.
+pub(super) fn no_part<'a>(format: Format, part: &str, names: impl Iterator<Item = &'a str>) -> ArtifactError {
+    const SHOWN: usize = 8;
+    let mut known: Vec<String> = names.take(SHOWN + 1).map(|name| format!("{name:?}")).collect();
+    if known.len() > SHOWN {
+        known[SHOWN] = "...".into();
+    }
+    ArtifactError::NoPart { noun: format.part_noun().unwrap_or("part"), part: part.into(), known }
 }

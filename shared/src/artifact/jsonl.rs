@@ -3,10 +3,11 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use super::key::{NotARecord, record_key};
-use super::records::{hash, probe, slot, slot_row};
+use super::records::{KeyedBy, hash, hash_slots, key_of, table};
 use super::{ArtifactError, JsonlLayout};
 
 const CHUNK_BYTES: usize = 1 << 20;
@@ -16,37 +17,30 @@ const LINE_MAX_BYTES: u64 = 64 << 20;
 
 /// The offset table of `file`, which is `len` bytes long, with an index from the string (or whole
 /// number) in each record's `key_field` to its row. Blank lines do not count as rows; a record without
-/// the field can be found by row only. Memory: some 50 bytes a record while the table is made (the
-/// table itself is at most 24), and one line.
+/// the field can be found by row only. Memory: some 70 bytes a record while the table is made (the
+/// table itself is at most 32), and one line.
 pub fn index_jsonl(file: &File, len: u64, key_field: &str) -> Result<(Vec<u8>, JsonlLayout), ArtifactError> {
     file.read_at(&mut [0], 0)?; // Fails for a directory, whatever its length.
     if len == 0 {
         return Err(ArtifactError::Empty);
     }
     let index = Index::read(file, len, key_field)?;
-    let slots = index.hash_slots(file)?;
-    let (records, keyed) = (index.offsets.len() as u64 - 1, index.keys.len() as u64);
-    let header = [records, slots.len() as u64];
-    let numbers = header.len() + index.offsets.len() + slots.len();
-    let mut table = Vec::with_capacity(8 * numbers + key_field.len());
-    for number in header.iter().chain(&index.offsets).chain(&slots) {
-        table.extend(number.to_le_bytes());
-    }
-    table.extend(key_field.as_bytes());
-    Ok((table, JsonlLayout { records, keyed }))
+    let slots = hash_slots(&index.keys, |first, second| index.must_differ(file, first, second))?;
+    let (records, keyed) = (index.spans.len() as u64, index.keys.len() as u64);
+    Ok((table(KeyedBy::Field, &index.spans, &slots, key_field), JsonlLayout { records, keyed }))
 }
 
 struct Index<'a> {
     key_field: &'a str,
-    /// Where each record's line starts; at last, the end of the file.
-    offsets: Vec<u64>,
+    /// Where each record is.
+    spans: Vec<Range<u64>>,
     /// The hash of each key, and its row.
     keys: Vec<(u64, u64)>,
 }
 
 impl Index<'_> {
     fn read<'a>(file: &File, len: u64, key_field: &'a str) -> Result<Index<'a>, ArtifactError> {
-        let mut index = Index { key_field, offsets: Vec::new(), keys: Vec::new() };
+        let mut index = Index { key_field, spans: Vec::new(), keys: Vec::new() };
         let mut reader = BufReader::with_capacity(CHUNK_BYTES, Sequential { file, at: 0 }.take(len));
         let (mut text, mut line, mut at) = (Vec::new(), 0, 0);
         loop {
@@ -63,37 +57,19 @@ impl Index<'_> {
             if !text.trim_ascii().is_empty() {
                 let key = record_key(text.trim_ascii_end(), key_field)
                     .map_err(|NotARecord { column, reason }| ArtifactError::Json { line, column, reason })?;
-                index.keys.extend(key.map(|key| (hash(&key), index.offsets.len() as u64)));
-                index.offsets.push(at);
+                index.keys.extend(key.map(|key| (hash(&key), index.spans.len() as u64)));
+                let blank = text.len() - text.trim_ascii_start().len();
+                index.spans.push(at + blank as u64..at + text.trim_ascii_end().len() as u64);
             }
             at += bytes;
         }
         if at < len {
             return Err(ArtifactError::Shrank);
         }
-        if index.offsets.is_empty() {
+        if index.spans.is_empty() {
             return Err(ArtifactError::NoRecords);
         }
-        index.offsets.push(len);
         Ok(index)
-    }
-
-    /// The hash table, at most half full, so that a search ends soon.
-    fn hash_slots(&self, file: &File) -> Result<Vec<u64>, ArtifactError> {
-        let mut slots = vec![0; self.keys.len() * 2];
-        for &(hash, row) in &self.keys {
-            for at in probe(hash, slots.len()) {
-                if slots[at] == 0 {
-                    slots[at] = slot(hash, row);
-                    break;
-                }
-                // Equal bits are an accident once in millions of keys, otherwise the same key.
-                if let Some(other) = slot_row(slots[at], hash) {
-                    self.must_differ(file, other, row)?;
-                }
-            }
-        }
-        Ok(slots)
     }
 
     fn must_differ(&self, file: &File, first: u64, second: u64) -> Result<(), ArtifactError> {
@@ -101,19 +77,19 @@ impl Index<'_> {
             Some(key) if self.key(file, second)?.as_ref() == Some(&key) => Err(ArtifactError::DuplicateKey {
                 key,
                 field: self.key_field.to_owned(),
-                first_line: line_number(file, self.offsets[first as usize])?,
-                second_line: line_number(file, self.offsets[second as usize])?,
+                first_line: line_number(file, self.spans[first as usize].start)?,
+                second_line: line_number(file, self.spans[second as usize].start)?,
             }),
             _ => Ok(()),
         }
     }
 
     fn key(&self, file: &File, row: u64) -> io::Result<Option<String>> {
-        let mut line = Vec::new();
-        let at = self.offsets[row as usize];
-        BufReader::new(Sequential { file, at }.take(LINE_MAX_BYTES)).read_until(b'\n', &mut line)?;
+        let span = &self.spans[row as usize];
+        let mut record = vec![0; (span.end - span.start) as usize];
+        file.read_exact_at(&mut record, span.start)?;
         // It was a record a moment ago. If the file changes meanwhile, the run finds out by itself.
-        Ok(record_key(line.trim_ascii_end(), self.key_field).ok().flatten())
+        Ok(key_of(KeyedBy::Field, &record, self.key_field))
     }
 }
 

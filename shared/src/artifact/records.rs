@@ -1,15 +1,15 @@
-//! Records of a JSON Lines file, by row and by key, over the bytes of the file and its offset table.
-//! Copies nothing and builds nothing: [`super::index_jsonl`] makes the table.
+//! Records of a JSON Lines file or a JSON document, by row and by key, over the bytes of the file and its offset table.
+//! Copies nothing and builds nothing: [`super::index_jsonl`] and [`super::index_json`] make the table.
 //!
 //! The table, all numbers 64-bit little-endian:
 //!
 //! ```text
-//!  0         8         16                                                     end of table
-//! +---------+---------+-----------------------+-----------------+------------+
-//! | records | slots   | offsets (records + 1) | hash slots      | key field, |
-//! |         |         | where each line starts| (slots)         | UTF-8      |
-//! +---------+---------+-----------------------+-----------------+------------+
-//!                      the last offset is the end of the file
+//!  0         8         16      24                                      end of table
+//! +---------+---------+-------+-----------------+---------+------------+
+//! | records | slots   | keyed | spans (records  | hash    | key field, |
+//! |         |         | by    | x start, end)   | slots   | UTF-8      |
+//! +---------+---------+-------+-----------------+---------+------------+
+//!  keyed by: 0, the key is a field of the record; 1, a span is a member of an object, `"key": record`
 //!
 //! a slot:  63          40 39                          0
 //!         +--------------+-----------------------------+
@@ -21,22 +21,51 @@
 //! A key is looked for from slot `hash % slots` upwards, around the end, until a free slot. The 24
 //! bits only spare us most wrong candidates; a candidate's real key is always compared.
 
+use std::ops::Range;
+
 use super::ArtifactError;
 use super::key::record_key;
 use crate::digest::Digest;
 
 const ROW_BITS: u32 = 40;
 
-/// A view of a JSON Lines file and its offset table.
+/// Where the key of a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeyedBy {
+    /// In a field of it.
+    Field = 0,
+    /// Before it: it is the value of a member of an object.
+    Member = 1,
+}
+
+/// A view of a file of records and its offset table.
 #[derive(Clone, Copy, Debug)]
 pub struct Records<'a> {
     bytes: &'a [u8],
-    offsets: &'a [[u8; 8]],
+    keyed_by: KeyedBy,
+    spans: &'a [[u8; 16]],
     slots: &'a [[u8; 8]],
     key_field: &'a str,
 }
 
+/// The table of records at `spans`, with these hash slots.
+pub(super) fn table(keyed_by: KeyedBy, spans: &[Range<u64>], slots: &[u64], key_field: &str) -> Vec<u8> {
+    let header = [spans.len() as u64, slots.len() as u64, keyed_by as u64];
+    let mut table = Vec::with_capacity(8 * (header.len() + 2 * spans.len() + slots.len()) + key_field.len());
+    let spans = spans.iter().flat_map(|span| [span.start, span.end]);
+    for number in header.into_iter().chain(spans).chain(slots.iter().copied()) {
+        table.extend(number.to_le_bytes());
+    }
+    table.extend(key_field.as_bytes());
+    table
+}
+
 impl<'a> Records<'a> {
+    /// Where in a table the span of a record stands: its start, then its end.
+    pub fn span_offset(row: u64) -> u64 {
+        24 + 16 * row
+    }
+
     /// The records of `bytes`, the whole file, by the `table` that was made of it. A record that is
     /// no longer where the table says is one that does not exist.
     pub fn new(bytes: &'a [u8], table: &'a [u8]) -> Result<Records<'a>, ArtifactError> {
@@ -44,20 +73,23 @@ impl<'a> Records<'a> {
     }
 
     fn parse(bytes: &'a [u8], table: &'a [u8]) -> Option<Records<'a>> {
-        let (records, rest) = table.split_first_chunk()?;
-        let (slots, rest) = rest.split_first_chunk()?;
-        let numbers = |count: u64| usize::try_from(count).ok()?.checked_mul(8);
-        let offsets = u64::from_le_bytes(*records).checked_add(1)?;
-        let (offsets, rest) = rest.split_at_checked(numbers(offsets)?)?;
-        let (slots, key_field) = rest.split_at_checked(numbers(u64::from_le_bytes(*slots))?)?;
+        let (header, rest) = table.split_first_chunk::<24>()?;
+        let [records, slots, keyed_by] = [0, 8, 16].map(|at| number(&header[at..]));
+        let keyed_by = match keyed_by {
+            0 => KeyedBy::Field,
+            1 => KeyedBy::Member,
+            _ => return None,
+        };
+        let size = |count: u64, each| usize::try_from(count).ok()?.checked_mul(each);
+        let (spans, rest) = rest.split_at_checked(size(records, 16)?)?;
+        let (slots, key_field) = rest.split_at_checked(size(slots, 8)?)?;
         let key_field = str::from_utf8(key_field).ok()?;
-        let (offsets, slots) = (offsets.as_chunks().0, slots.as_chunks().0);
-        Some(Records { bytes, offsets, slots, key_field })
+        Some(Records { bytes, keyed_by, spans: spans.as_chunks().0, slots: slots.as_chunks().0, key_field })
     }
 
     /// How many records there are.
     pub fn len(&self) -> u64 {
-        self.offsets.len() as u64 - 1
+        self.spans.len() as u64
     }
 
     /// Whether there are none.
@@ -67,11 +99,13 @@ impl<'a> Records<'a> {
 
     /// The JSON text of a record; `None` past the last.
     pub fn row(&self, row: u64) -> Option<&'a [u8]> {
-        let offset = |row: usize| usize::try_from(u64::from_le_bytes(*self.offsets.get(row)?)).ok();
-        let row = usize::try_from(row).ok()?;
-        let line = self.bytes.get(offset(row)?..offset(row.checked_add(1)?)?)?;
-        // Blank lines that follow a record have no offset of their own.
-        Some(line.trim_ascii())
+        record_text(self.keyed_by, self.span(row)?)
+    }
+
+    fn span(&self, row: u64) -> Option<&'a [u8]> {
+        let span = self.spans.get(usize::try_from(row).ok()?)?;
+        let [start, end] = [0, 8].map(|at| usize::try_from(number(&span[at..])).ok());
+        self.bytes.get(start?..end?)
     }
 
     /// The JSON text of the record with this key.
@@ -81,9 +115,67 @@ impl<'a> Records<'a> {
             .map(|at| u64::from_le_bytes(self.slots[at]))
             .take_while(|&slot| slot != 0)
             .filter_map(|slot| slot_row(slot, hash))
-            .filter_map(|row| self.row(row))
-            .find(|line| matches!(record_key(line, self.key_field), Ok(Some(found)) if found == key))
+            .filter_map(|row| self.span(row))
+            .find(|span| key_of(self.keyed_by, span, self.key_field).as_deref() == Some(key))
+            .and_then(|span| record_text(self.keyed_by, span))
     }
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    bytes.first_chunk().map_or(0, |number| u64::from_le_bytes(*number))
+}
+
+/// The key of the record at a span.
+pub(super) fn key_of(keyed_by: KeyedBy, span: &[u8], key_field: &str) -> Option<String> {
+    match keyed_by {
+        KeyedBy::Field => record_key(span, key_field).ok().flatten(),
+        KeyedBy::Member => serde_json::from_slice(&span[..member_key_end(span)?]).ok(),
+    }
+}
+
+/// The record at a span.
+fn record_of_member(span: &[u8]) -> Option<&[u8]> {
+    let rest = span[member_key_end(span)?..].trim_ascii_start();
+    Some(rest.strip_prefix(b":")?.trim_ascii_start())
+}
+
+fn record_text(keyed_by: KeyedBy, span: &[u8]) -> Option<&[u8]> {
+    match keyed_by {
+        KeyedBy::Field => Some(span),
+        KeyedBy::Member => record_of_member(span),
+    }
+}
+
+/// Where the string ends that `member` starts with.
+fn member_key_end(member: &[u8]) -> Option<usize> {
+    let mut escaped = true; // So that the first quote is not the last.
+    let end = member.iter().position(|&byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    });
+    Some(end? + 1)
+}
+
+/// The hash slots for keys by their hashes and rows, at most half full, so that a search ends soon. `differ` is asked
+/// about two rows whose keys look alike: that is an accident once in millions of keys, otherwise the same key.
+pub(super) fn hash_slots<E>(
+    keys: &[(u64, u64)],
+    mut differ: impl FnMut(u64, u64) -> Result<(), E>,
+) -> Result<Vec<u64>, E> {
+    let mut slots = vec![0; keys.len() * 2];
+    for &(hash, row) in keys {
+        for at in probe(hash, slots.len()) {
+            if slots[at] == 0 {
+                slots[at] = slot(hash, row);
+                break;
+            }
+            if let Some(other) = slot_row(slots[at], hash) {
+                differ(other, row)?;
+            }
+        }
+    }
+    Ok(slots)
 }
 
 /// The hash of a key. SHA-256, so that no file can be made whose keys collide on purpose.
@@ -93,17 +185,17 @@ pub(super) fn hash(key: &str) -> u64 {
 }
 
 /// The slots where a key may be, in the order of search.
-pub(super) fn probe(hash: u64, slots: usize) -> impl Iterator<Item = usize> {
+fn probe(hash: u64, slots: usize) -> impl Iterator<Item = usize> {
     (0..slots as u64).map(move |step| ((hash % slots as u64 + step) % slots as u64) as usize)
 }
 
 /// A slot that says: the key with this hash is in this row.
-pub(super) fn slot(hash: u64, row: u64) -> u64 {
+fn slot(hash: u64, row: u64) -> u64 {
     hash >> ROW_BITS << ROW_BITS | (row + 1)
 }
 
 /// The row of a slot that is taken, unless its key must be another.
-pub(super) fn slot_row(slot: u64, hash: u64) -> Option<u64> {
+fn slot_row(slot: u64, hash: u64) -> Option<u64> {
     let row = slot & ((1 << ROW_BITS) - 1);
     if slot >> ROW_BITS == hash >> ROW_BITS { row.checked_sub(1) } else { None }
 }
@@ -227,7 +319,7 @@ mod tests {
         #[test]
         fn arbitrary_tables_do_not_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..99)) {
             for records in [0u64, 1, 2] {
-                let table = [&records.to_le_bytes()[..], &2u64.to_le_bytes(), &bytes].concat();
+                let table = [&records.to_le_bytes()[..], &2u64.to_le_bytes(), &[0; 8], &bytes].concat();
                 if let Ok(records) = Records::new(TEXT, &table) {
                     prop_assert!(records.row(records.len()).is_none());
                     prop_assert!(records.by_key("no").is_none());

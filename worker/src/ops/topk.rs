@@ -38,7 +38,7 @@ impl Op for TopK {
         let matrix = task.matrix()?;
         let k = task.param("k")?;
         let metric = match task.optional::<String>("metric")? {
-            None => Metric::Cosine,
+            None => task.artifact()?.metric().unwrap_or(Metric::Cosine),
             Some(word) => {
                 Metric::from_name(&word).ok_or_else(|| Failed::new(format!("there is no metric {word}")))?
             }

@@ -3,7 +3,8 @@
 Inside a node's function:
 
     forkyard.artifact("m")     a matrix as a read-only numpy array over the mapping that all workers share (a memoryview
-                               without numpy), records (.jsonl) by row and by key, anything else as bytes in place
+                               without numpy), tensors and tables as a dict of these, records (.jsonl, .json) by row
+                               and by key, anything else as bytes in place
     forkyard.state["key"]      the state that nodes share, as this node sees it; what is set leaves with the result
     forkyard.inputs["name"]    results of other nodes that the node names as `inputs`
     forkyard.item              the item of a node with `foreach` or `each`
@@ -27,7 +28,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 LOG_MAX = 32 << 10
 ERROR_MAX = 8 << 10
@@ -216,7 +217,7 @@ def _numpy():
 class _Artifact:
     """One mapped file, made before the fork: children only look at it."""
 
-    def __init__(self, about, file, table):
+    def __init__(self, about, file, beside):
         import mmap
 
         def mapped(fd):
@@ -233,31 +234,56 @@ class _Artifact:
 
         self.about = about
         self.bytes = mapped(file)
-        self.table = mapped(table)
+        self.beside = mapped(beside)
         self.seen = None
 
     def view(self):
         if self.seen is None:
-            form = self.about["format"]
-            if form == "npy":
-                self.seen = _matrix(self.bytes, self.about["dtype"], self.about["shape"], self.about["offset"])
-            else:
-                self.seen = Records(self.bytes, self.table) if form == "jsonl" else self.bytes
+            self.seen = self._view(self.about["format"])
         return self.seen
+
+    def _view(self, form):
+        if form == "array":
+            return _array(self.bytes, **self.about["array"])
+        if form == "arrays":
+            return {name: _array(self.bytes, **array) for name, array in json.loads(bytes(self.beside))}
+        if form == "column":
+            return _array(self.beside, **self.about["array"])
+        if form == "table":
+            return _table(self.beside)
+        return Records(self.bytes, self.beside) if form == "records" else self.bytes
 
 
 _artifacts = {}
 _FORMATS = {"float16": "e", "float32": "f", "float64": "d", "int8": "b", "int16": "h", "int32": "i", "int64": "q",
-            "uint8": "B", "uint16": "H", "uint32": "I", "uint64": "Q"}
+            "uint8": "B", "uint16": "H", "uint32": "I", "uint64": "Q", "bool": "?"}
+# Types that numpy learns from ml_dtypes. Without it their bits are seen as whole numbers.
+_BITS = {"bfloat16": "uint16", "float8_e4m3fn": "uint8", "float8_e5m2": "uint8"}
 
 
-def _matrix(data, dtype, shape, offset):
+def _array(data, dtype, shape, offset):
     numpy = _numpy()
     count = 1
     for length in shape:
         count *= length
     if numpy is not None:
-        return numpy.frombuffer(data, dtype=numpy.dtype(dtype).newbyteorder("<"), count=count, offset=offset).reshape(shape)
+        if dtype in _BITS:
+            try:
+                import ml_dtypes
+
+                dtype = getattr(ml_dtypes, dtype)
+            except (ImportError, AttributeError):
+                dtype = _BITS[dtype]
+        if not count:
+            array = numpy.empty(shape, dtype)
+            array.flags.writeable = False
+            return array
+        kind = numpy.dtype(dtype)
+        kind = kind.newbyteorder("<") if kind.kind in "iufcmM" else kind
+        return numpy.frombuffer(data, dtype=kind, count=count, offset=offset).reshape(shape)
+    dtype = _BITS.get(dtype, dtype)
+    if dtype not in _FORMATS:
+        raise ForkyardError(f"an array of {dtype} is read with numpy, which this interpreter does not have")
     elements = data[offset:offset + count * struct.calcsize(_FORMATS[dtype])]
     try:
         return elements.cast(_FORMATS[dtype], shape)
@@ -265,13 +291,96 @@ def _matrix(data, dtype, shape, offset):
         return elements
 
 
+def _table(data):
+    """The columns of a decoded table by name. It is drawn in shared/src/artifact/table/column.rs."""
+    (length,) = struct.unpack_from("<Q", data, len(data) - 8)
+    return {column["name"]: _column(data, column) for column in json.loads(bytes(data[-8 - length:-8]))}
+
+
+def _column(data, about):
+    (kind, values), = about["values"].items() if isinstance(about["values"], dict) else [(about["values"], None)]
+    missing = about["missing"]
+    if kind == "array":
+        time = values.pop("time")
+        array = _array(data, **values)
+        numpy = _numpy()
+        if numpy is None:
+            return array if missing is None else Column(data, about, array)
+        if time is not None:
+            array = array.view(time)
+        if missing is None:
+            return array
+        mask = _array(data, "bool", [about["rows"]], missing)
+        return numpy.ma.MaskedArray(array, mask if array.ndim == 1 else numpy.broadcast_to(mask[:, None], array.shape))
+    if kind == "struct":
+        values = {field["name"]: _column(data, field) for field in values}
+    elif kind == "list":
+        values = (values["offsets"], _column(data, values["items"]))
+    elif kind == "coded":
+        values = (values["codes"], _column(data, values["values"]))
+    return Column(data, about, values)
+
+
+class Column(Sequence):
+    """A column of a table whose values are no array of numbers: a sequence, each value made when it is asked for. Text is
+    `str`, bytes are `bytes`, a list of numbers is an array and any other a column, several values are a dict. Where there
+    is no value it is None."""
+
+    def __init__(self, data, about, values):
+        self._data, self._rows, self._missing, self._values = data, about["rows"], about["missing"], values
+        kind = about["values"]
+        self._kind = next(iter(kind)) if isinstance(kind, dict) else kind
+
+    def __len__(self):
+        return self._rows
+
+    def __getitem__(self, at):
+        if isinstance(at, slice):
+            return [self[row] for row in range(*at.indices(self._rows))]
+        row = at.__index__()
+        row = row + self._rows if row < 0 else row
+        if not 0 <= row < self._rows:
+            raise IndexError(f"there is no row {at}: the column has {self._rows}")
+        if self._kind == "nothing" or self._missing is not None and self._data[self._missing + row]:
+            return None
+        return getattr(self, "_" + self._kind)(self._values, row)
+
+    def __repr__(self):
+        return f"<Column of {self._rows} x {self._kind}>"
+
+    def _span(self, offsets, row):
+        return struct.unpack_from("<QQ", self._data, offsets + 8 * row)
+
+    def _bytes(self, values, row):
+        start, end = self._span(values["offsets"], row)
+        return bytes(self._data[values["data"] + start:values["data"] + end])
+
+    def _text(self, values, row):
+        return self._bytes(values, row).decode()
+
+    def _list(self, values, row):
+        start, end = self._span(values[0], row)
+        return values[1][start:end]
+
+    def _coded(self, values, row):
+        return values[1][struct.unpack_from("<I", self._data, values[0] + 4 * row)[0]]
+
+    def _struct(self, values, row):
+        return {name: column[row] for name, column in values.items()}
+
+    def _array(self, values, row):
+        return values[row]
+
+
 class Records:
-    """The records of a JSON Lines artifact: `records[7]` by row, `records["key"]` and `records.get("key")` by key."""
+    """The records of a JSON Lines file or a JSON document: `records[7]` by row, `records["key"]` and `records.get("key")`
+    by key. `keys()` are those of all rows."""
 
     def __init__(self, data, table):
+        # The table is drawn in shared/src/artifact/records.rs.
         self._data, self._table = data, table
-        self._count, self._slots = struct.unpack_from("<QQ", table, 0)
-        self._first_slot = 16 + 8 * (self._count + 1)
+        self._count, self._slots, self._is_object = struct.unpack_from("<QQQ", table, 0)
+        self._first_slot = 24 + 16 * self._count
         self._field = bytes(table[self._first_slot + 8 * self._slots:]).decode()
 
     def __len__(self):
@@ -281,7 +390,7 @@ class Records:
         return (self[row] for row in range(self._count))
 
     def __contains__(self, key):
-        return self.get(key) is not None
+        return self._find(key) is not None
 
     def __getitem__(self, at):
         if hasattr(at, "__index__"):
@@ -289,14 +398,21 @@ class Records:
             row = at + self._count if at < 0 else at
             if not 0 <= row < self._count:
                 raise IndexError(f"there is no row {at}: the artifact has {self._count} records")
-            start, end = struct.unpack_from("<QQ", self._table, 16 + 8 * row)
-            return json.loads(bytes(self._data[start:end]))
-        found = self.get(at)
+            return self._row(row)[1]
+        found = self._find(at)
         if found is None:
             raise KeyError(at)
-        return found
+        return found[1]
 
     def get(self, key, default=None):
+        found = self._find(key)
+        return default if found is None else found[1]
+
+    def keys(self):
+        return [self._row(row)[0] for row in range(self._count)]
+
+    def _find(self, key):
+        """The key and the record with this key."""
         import hashlib
 
         if not isinstance(key, str):
@@ -308,10 +424,21 @@ class Records:
             if slot == 0:
                 break
             if slot >> 40 == wanted >> 40:
-                record = self[(slot & ((1 << 40) - 1)) - 1]
-                if str(record.get(self._field)) == key:
-                    return record
-        return default
+                found = self._row((slot & ((1 << 40) - 1)) - 1)
+                if found[0] == key:
+                    return found
+        return None
+
+    def _row(self, row):
+        """The key and the record of a row. The key is None if it has none."""
+        start, end = struct.unpack_from("<QQ", self._table, 24 + 16 * row)
+        text = bytes(self._data[start:end])
+        if self._is_object:
+            return next(iter(json.loads(b"{" + text + b"}").items()))
+        record = json.loads(text)
+        key = record.get(self._field)
+        is_key = isinstance(key, str) or isinstance(key, int) and not isinstance(key, bool)
+        return str(key) if is_key else None, record
 
 
 def _load(reference):
@@ -1020,7 +1147,7 @@ def _zygote(control):
     warnings = []
     if setup["concurrent"]:
         import asyncio  # noqa: F401
-    matrices = any(one.about["format"] == "npy" for one in _artifacts.values())
+    matrices = any(one.about["format"] not in ("raw", "records") for one in _artifacts.values())
     wanted = [("numpy", False)] * matrices
     wanted += [(name, True) for name in setup["preload"]] + [(name, False) for name in setup["modules"]]
     for name, must in wanted:

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Command, Stdio};
 
-use forkyard_shared::artifact::Layout;
+use forkyard_shared::artifact::{Array, Layout, Shape};
 use forkyard_shared::mapping;
 use forkyard_shared::protocol::{End, NoPython, PythonSetup};
 use forkyard_shared::sys;
@@ -209,16 +209,22 @@ pub fn environment(declared: &[(String, String)], secrets: &[String]) -> Vec<(Os
     env
 }
 
+/// What an interpreter is to know of an artifact. What its second descriptor holds, it reads there.
 fn about(artifact: &Artifact) -> serde_json::Value {
-    let name = &artifact.setup.name;
-    match &artifact.setup.layout {
-        Layout::Raw => serde_json::json!({ "name": name, "format": "raw" }),
-        Layout::Jsonl(_) => serde_json::json!({ "name": name, "format": "jsonl" }),
-        Layout::Npy(shape) => {
-            let lengths = if shape.one_dimensional { vec![shape.rows] } else { vec![shape.rows, shape.cols] };
-            serde_json::json!({
-                "name": name, "format": "npy", "dtype": shape.dtype.name(), "shape": lengths, "offset": shape.offset,
-            })
-        }
-    }
+    let array = |form: &str, array: &Array| serde_json::json!({ "format": form, "array": array });
+    let matrix = |shape: &Shape| {
+        let lengths = if shape.one_dimensional { vec![shape.rows] } else { vec![shape.rows, shape.cols] };
+        array("array", &Array { dtype: shape.dtype, shape: lengths, offset: shape.offset })
+    };
+    let mut about = match &artifact.setup.layout {
+        Layout::Raw => serde_json::json!({ "format": "raw" }),
+        Layout::Jsonl(_) | Layout::Json(_) => serde_json::json!({ "format": "records" }),
+        Layout::Npy(shape) | Layout::Faiss(shape, _) => matrix(shape),
+        Layout::Tensor(tensor) => array("array", tensor),
+        Layout::Safetensors(_) => serde_json::json!({ "format": "arrays" }),
+        Layout::Column(column) => array("column", column),
+        Layout::Table { .. } => serde_json::json!({ "format": "table" }),
+    };
+    about["name"] = artifact.setup.name.as_str().into();
+    about
 }

@@ -1,0 +1,172 @@
+//! One entry for each reader of foreign bytes, for `fuzz/` and for the short run in the tests: whatever the bytes are,
+//! it must not panic, hang, or take memory without bound; and what it accepts must be readable to the end.
+
+use std::fs::File;
+use std::io::Write;
+
+use crate::artifact::{Array, Format, Layout, Matrix, Reading, Records, Table, read};
+use crate::mapping;
+
+/// What a table may take once decoded.
+const LIMIT_BYTES: u64 = 64 << 20;
+
+/// Reads `bytes` as `format`, and then all that is said to be in them.
+pub fn read_as(format: Format, bytes: &[u8]) {
+    let mut file = mapping::unsealed("forkyard-fuzz").expect("a memory file");
+    file.write_all(bytes).expect("room for the bytes");
+    read_part(format, bytes, &file, None);
+    if format.part_noun().is_some() {
+        // One that every corpus has.
+        read_part(format, bytes, &file, Some("x"));
+    }
+}
+
+fn read_part(format: Format, bytes: &[u8], file: &File, part: Option<&str>) {
+    let reading = Reading { format, part, key: "id", limit_bytes: LIMIT_BYTES };
+    let mut beside = Vec::new();
+    let Ok(layout) = read(file, bytes.len() as u64, &reading, &mut beside) else { return };
+    let lies_in = |array: &Array, bytes: &[u8]| {
+        let end = array.len_bytes().and_then(|len| len.checked_add(array.offset));
+        assert!(end.is_some_and(|end| end <= bytes.len() as u64), "{array:?} in {} bytes", bytes.len());
+    };
+    match &layout {
+        Layout::Raw => {}
+        Layout::Npy(shape) | Layout::Faiss(shape, _) => {
+            let matrix = Matrix::new(shape, bytes).expect("it was checked");
+            assert!(matrix.row_bytes(shape.rows - 1).is_some());
+        }
+        Layout::Jsonl(_) | Layout::Json(_) => {
+            let records = Records::new(bytes, &beside).expect("our own table");
+            assert!((0..records.len()).all(|row| records.row(row).is_some_and(|record| !record.is_empty())));
+        }
+        Layout::Safetensors(_) => {
+            let tensors: Vec<(String, Array)> = serde_json::from_slice(&beside).expect("our own names");
+            tensors.iter().for_each(|(_, array)| lies_in(array, bytes));
+        }
+        Layout::Tensor(array) => lies_in(array, bytes),
+        Layout::Column(array) => lies_in(array, &beside),
+        Layout::Table { rows, .. } => {
+            let table = Table::new(&beside).expect("our own table");
+            for row in (0..*rows).take(100).chain(rows.checked_sub(1)) {
+                assert!(table.row(row).is_some(), "row {row} of {rows}");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::catch_unwind;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    /// Numbers that are the same in every run.
+    struct Numbers(u64);
+
+    impl Numbers {
+        fn below(&mut self, end: usize) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            (self.0 % end.max(1) as u64) as usize
+        }
+
+        /// Changes a file in a few places.
+        fn mutate(&mut self, bytes: &mut Vec<u8>) {
+            const ODD: [&[u8]; 6] =
+                [&[0xff; 8], &[0; 8], &[0xff, 0xff, 0xff, 0x7f], &[0, 0, 0, 0x40], b"9", b"\""];
+            for _ in 0..1 + self.below(4) {
+                // Headers are at the ends.
+                let near = match self.below(3) {
+                    0 => self.below(bytes.len().min(300)),
+                    1 => bytes.len() - self.below(bytes.len().min(300)),
+                    _ => self.below(bytes.len()),
+                };
+                let at = near.min(bytes.len().saturating_sub(1));
+                let end = (at + 1 + self.below(8)).min(bytes.len());
+                match self.below(6) {
+                    0 if !bytes.is_empty() => bytes[at] ^= 1 << self.below(8),
+                    1 if !bytes.is_empty() => bytes[at] = self.below(256) as u8,
+                    2 => {
+                        let odd = ODD[self.below(ODD.len())];
+                        let end = (at + odd.len()).min(bytes.len());
+                        bytes.splice(at..end, odd.iter().copied());
+                    }
+                    3 => drop(bytes.splice(at..end, [])),
+                    4 => drop(bytes.splice(at..at, bytes[at..end].to_vec())),
+                    _ if self.below(8) == 0 => bytes.truncate(at),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn corpus(format: Format) -> Vec<Vec<u8>> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace");
+        let data = root.join("../shared/data/formats");
+        let folders =
+            [root.join("fuzz/corpus").join(format.name()), data.join(format.name()), data.join("arrow")];
+        let mut files: Vec<PathBuf> = folders
+            .iter()
+            .flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten())
+            .map(|file| file.unwrap().path())
+            .filter(|file| Format::from_path(file) == format && !file.ends_with("expected.json"))
+            .collect();
+        files.sort();
+        assert!(!files.is_empty(), "no corpus of {}", format.name());
+        files.iter().map(|file| std::fs::read(file).unwrap()).collect()
+    }
+
+    /// `rounds` changes of each file of the corpus; of one that takes long to read, a few.
+    fn mutations(format: Format, rounds: u64) {
+        for (at, original) in corpus(format).iter().enumerate() {
+            read_as(format, original);
+            for round in 0..if original.len() > 16 << 10 { rounds / 50 } else { rounds } {
+                let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15 ^ (round + 1) << 20 ^ (at as u64) << 50);
+                let mut bytes = original.clone();
+                numbers.mutate(&mut bytes);
+                if catch_unwind(|| read_as(format, &bytes)).is_err() {
+                    let path = std::env::temp_dir().join(format!("forkyard-{}-{at}-{round}", format.name()));
+                    std::fs::write(&path, &bytes).unwrap();
+                    panic!("the file is {}", path.display());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn npy() {
+        mutations(Format::Npy, 200);
+    }
+
+    #[test]
+    fn jsonl() {
+        mutations(Format::Jsonl, 1000);
+    }
+
+    #[test]
+    fn json() {
+        mutations(Format::Json, 500);
+    }
+
+    #[test]
+    fn safetensors() {
+        mutations(Format::Safetensors, 500);
+    }
+
+    #[test]
+    fn faiss() {
+        mutations(Format::Faiss, 500);
+    }
+
+    #[test]
+    fn arrow() {
+        mutations(Format::Arrow, 250);
+    }
+
+    #[test]
+    fn parquet() {
+        mutations(Format::Parquet, 250);
+    }
+}
