@@ -44,6 +44,7 @@ impl Format {
 #[expect(missing_docs, reason = "the names say it all")]
 pub enum Dtype {
     F16,
+    BF16,
     F32,
     F64,
     I8,
@@ -57,10 +58,11 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    /// numpy's name for it.
+    /// numpy's name for it (that of bfloat16 is of the package ml_dtypes).
     pub fn name(self) -> &'static str {
         match self {
             Dtype::F16 => "float16",
+            Dtype::BF16 => "bfloat16",
             Dtype::F32 => "float32",
             Dtype::F64 => "float64",
             Dtype::I8 => "int8",
@@ -78,7 +80,7 @@ impl Dtype {
     pub fn size_bytes(self) -> u64 {
         match self {
             Dtype::I8 | Dtype::U8 => 1,
-            Dtype::F16 | Dtype::I16 | Dtype::U16 => 2,
+            Dtype::F16 | Dtype::BF16 | Dtype::I16 | Dtype::U16 => 2,
             Dtype::F32 | Dtype::I32 | Dtype::U32 => 4,
             Dtype::F64 | Dtype::I64 | Dtype::U64 => 8,
         }
