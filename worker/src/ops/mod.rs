@@ -7,6 +7,7 @@ mod exec;
 mod lookup;
 mod noop;
 mod python;
+mod question;
 mod race;
 mod sleep;
 mod spin;
