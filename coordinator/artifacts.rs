@@ -9,10 +9,12 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use forkyard_shared::artifact::{self, Format, Layout};
+use forkyard_shared::ann::EXPANSION;
+use forkyard_shared::artifact::{self, Format, Layout, UsearchLayout};
 use forkyard_shared::digest::Digest;
 use forkyard_shared::mapping;
 use forkyard_shared::protocol::ArtifactSetup;
+use forkyard_shared::scan::Metric;
 
 use crate::manifest::ArtifactEntry;
 use crate::store::DigestMemo;
@@ -87,12 +89,15 @@ impl OpenArtifact {
             Layout::Raw => None,
             Layout::Npy(shape) => Some(shape.rows),
             Layout::Jsonl(layout) => Some(layout.records),
+            Layout::Usearch(index) => Some(index.vectors.rows),
         }
     }
 
     /// A record as JSON text; of a matrix the number of the row.
     pub fn row(&self, row: u64) -> std::io::Result<Vec<u8>> {
-        let Some(table) = &self.table else { return Ok(row.to_string().into_bytes()) };
+        let (Layout::Jsonl(_), Some(table)) = (&self.layout, &self.table) else {
+            return Ok(row.to_string().into_bytes());
+        };
         // Where it starts and where the next one does: see `Records`.
         let mut ends = [[0; 8]; 2];
         table.read_exact_at(ends.as_flattened_mut(), 16 + 8 * row)?;
@@ -123,6 +128,9 @@ impl OpenArtifact {
             }
             Layout::Npy(shape) => ("npy", Some(vec![shape.rows, shape.cols]), Some(shape.dtype.name())),
             Layout::Jsonl(records) => ("jsonl", Some(vec![records.records]), None),
+            Layout::Usearch(UsearchLayout { vectors, .. }) => {
+                ("usearch", Some(vec![vectors.rows, vectors.cols]), Some(vectors.dtype.name()))
+            }
         };
         serde_json::json!({ "name": self.entry.name, "format": format, "bytes": self.bytes, "sha256": digest.to_hex(), "shape": shape, "dtype": dtype })
     }
@@ -167,8 +175,31 @@ impl OpenArtifact {
                     .map(|(number, noun)| crate::text::plural(number as usize, noun));
                 format!("jsonl, {count}, {keyed}, {}", crate::text::bytes(self.bytes))
             }
+            Layout::Usearch(index) => {
+                format!("{}, {}", describe_usearch(index), crate::text::bytes(self.bytes))
+            }
         }
     }
+}
+
+/// What can be asked of an index, and how well it will answer.
+fn describe_usearch(index: &UsearchLayout) -> String {
+    let UsearchLayout { vectors, removed, connectivity, connectivity_base, max_level, .. } = index;
+    let metric = match index.metric {
+        Metric::Cosine => "cos",
+        Metric::Dot => "ip",
+        Metric::L2 => "l2sq",
+    };
+    let removed = if *removed == 0 { String::new() } else { format!(" ({removed} removed)") };
+    let [major, minor, patch] = index.version;
+    format!(
+        "usearch {major}.{minor}.{patch}, {} vectors{removed} x {} {}, metric {metric}, connectivity {connectivity} \
+         ({connectivity_base} on level 0), {} levels, expansion {EXPANSION} unless the node says more",
+        vectors.rows,
+        vectors.cols,
+        vectors.dtype.name(),
+        max_level + 1
+    )
 }
 
 fn same(now: &Metadata, seen: &Metadata) -> bool {
@@ -187,6 +218,10 @@ fn read_layout(
         Format::Jsonl => {
             let (table, layout) = artifact::index_jsonl(file, bytes, &entry.key)?;
             (Layout::Jsonl(layout), Some(table))
+        }
+        Format::Usearch => {
+            let (table, layout) = artifact::read_usearch(file, bytes)?;
+            (Layout::Usearch(layout), Some(table))
         }
     })
 }

@@ -15,7 +15,7 @@ pub(super) fn info(file: &Path, format: Option<&str>, json: bool) -> Result<Exit
     let mut entry = ArtifactEntry::of(name, file.into());
     if let Some(word) = format {
         entry.format = Format::from_name(word).ok_or_else(|| {
-            Failure::new(Exit::Usage, format!("`{word}` is no format; known are raw, npy and jsonl"))
+            Failure::new(Exit::Usage, format!("`{word}` is no format; known are raw, npy, jsonl and usearch"))
         })?;
     }
     let problem = |error| Failure::new(Exit::Artifact, error);

@@ -330,7 +330,9 @@ impl Parsed {
         };
         match (mask_of(&filter), count) {
             (None, 1) => Ok(()),
-            (None, _) => Err(Fault::new(format!("`{op}` takes one artifact, and one that its `filter` names"))),
+            (None, _) => {
+                Err(Fault::new(format!("`{op}` takes one artifact, and one that its `filter` names")))
+            }
             (Some(name), _) if !self.names_artifact(name) => {
                 let why = format!("the node does not name the artifact `{name}`: list it in `artifacts` too");
                 Err(Fault::at("filter", why))

@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use forkyard_shared::arena::ArenaReader;
-use forkyard_shared::artifact::{ArtifactError, Layout, Matrix, Records, index_jsonl, read_npy};
+use forkyard_shared::artifact::{ArtifactError, Layout, Matrix, Records, Usearch, index_jsonl, read_npy};
 use forkyard_shared::ids::ArtifactId;
 use forkyard_shared::mapping::{self, Mapping};
 use forkyard_shared::protocol::{ArtifactSetup, Setup};
@@ -117,6 +117,14 @@ impl Artifact {
         matches!(self.setup.layout, Layout::Jsonl(_)).then(|| Records::new(&self.bytes, &self.table))
     }
 
+    /// The index that it is, if it is one.
+    pub fn usearch(&self) -> Option<Result<Usearch<'_>, ArtifactError>> {
+        match &self.setup.layout {
+            Layout::Usearch(layout) => Some(Usearch::new(layout, &self.bytes, &self.table)),
+            _ => None,
+        }
+    }
+
     /// Its file, and that of its table if it has one.
     pub fn files(&self) -> Vec<BorrowedFd<'_>> {
         [Some(&self.file), self.table_file.as_ref()].into_iter().flatten().map(|file| file.as_fd()).collect()
@@ -134,6 +142,7 @@ impl Artifact {
             Layout::Raw => "",
             Layout::Npy(_) => "npy",
             Layout::Jsonl(_) => "jsonl",
+            Layout::Usearch(_) => "usearch",
         };
         Path::new(&self.setup.path).extension().unwrap_or(OsStr::new(format))
     }

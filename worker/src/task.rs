@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use forkyard_shared::artifact::{Matrix, Records};
+use forkyard_shared::artifact::{Matrix, Records, Usearch};
 use forkyard_shared::blob::{self, BlobError};
 use forkyard_shared::digest::Digest;
 use forkyard_shared::ids::NodeId;
@@ -201,8 +201,19 @@ impl<'a> Task<'a> {
         let others = || self.artifacts().filter(|artifact| Some(&*artifact.setup.name) != name);
         match others().count() {
             0 | 1 => others().next().ok_or_else(|| Failed::new("the node names no artifact to search")),
-            _ => Err(Failed::new("the node names several artifacts to search; it must be one, and that of `filter`")),
+            _ => Err(Failed::new(
+                "the node names several artifacts to search; it must be one, and that of `filter`",
+            )),
         }
+    }
+
+    /// The only artifact of the task as an index of usearch.
+    ///
+    /// # Errors
+    /// When the artifact is no such index.
+    pub fn usearch(&self) -> Result<Usearch<'_>, Failed> {
+        let artifact = self.artifact()?;
+        Ok(artifact.usearch().ok_or_else(|| wrong_format(artifact, "a usearch index (.usearch)"))??)
     }
 
     /// The bytes of the only artifact of the task.

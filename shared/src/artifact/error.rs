@@ -102,6 +102,8 @@ pub enum ArtifactError {
         /// The line of the second.
         second_line: u64,
     },
+    /// It is no index of usearch that can be searched, for this reason.
+    Usearch(String),
     /// An offset table is not one that [`crate::artifact::index_jsonl`] made.
     DamagedTable,
 }
@@ -200,6 +202,7 @@ impl fmt::Display for ArtifactError {
                 "lines {first_line} and {second_line} have the same {field:?}, {key:?}; each key \
                  may occur only once"
             ),
+            Usearch(why) => write!(f, "{why}"),
             DamagedTable => write!(f, "the table of its records is damaged; this is a bug in forkyard"),
         }
     }

@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use super::UsearchLayout;
+
 /// How the bytes of an artifact are to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub enum Format {
@@ -12,6 +14,8 @@ pub enum Format {
     Npy,
     /// One JSON object a line.
     Jsonl,
+    /// An index of the library usearch.
+    Usearch,
 }
 
 impl Format {
@@ -20,13 +24,16 @@ impl Format {
         match path.extension().and_then(|suffix| suffix.to_str()) {
             Some("npy") => Format::Npy,
             Some("jsonl") => Format::Jsonl,
+            Some("usearch") => Format::Usearch,
             _ => Format::Raw,
         }
     }
 
     /// The format that a manifest calls `name`.
     pub fn from_name(name: &str) -> Option<Format> {
-        [Format::Raw, Format::Npy, Format::Jsonl].into_iter().find(|format| format.name() == name)
+        [Format::Raw, Format::Npy, Format::Jsonl, Format::Usearch]
+            .into_iter()
+            .find(|format| format.name() == name)
     }
 
     /// Its name in manifests and events.
@@ -35,6 +42,7 @@ impl Format {
             Format::Raw => "raw",
             Format::Npy => "npy",
             Format::Jsonl => "jsonl",
+            Format::Usearch => "usearch",
         }
     }
 }
@@ -128,6 +136,8 @@ pub enum Layout {
     Npy(Shape),
     /// They are records, one a line.
     Jsonl(JsonlLayout),
+    /// They are vectors and a graph of neighbours.
+    Usearch(UsearchLayout),
 }
 
 #[cfg(test)]

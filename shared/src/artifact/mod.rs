@@ -12,6 +12,7 @@ mod layout;
 mod matrix;
 mod npy;
 mod records;
+mod usearch;
 
 pub use error::ArtifactError;
 pub use jsonl::index_jsonl;
@@ -19,3 +20,4 @@ pub use layout::{Dtype, Format, JsonlLayout, Layout, Shape};
 pub use matrix::Matrix;
 pub use npy::read_npy;
 pub use records::Records;
+pub use usearch::{Usearch, UsearchLayout, read_usearch};

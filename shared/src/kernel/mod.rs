@@ -22,7 +22,7 @@ pub(crate) use block::{Block, Tile};
 
 use half::{bf16, f16};
 
-use crate::artifact::{Dtype, Matrix};
+use crate::artifact::Dtype;
 use crate::scan::{Metric, ScanError};
 
 /// The types of elements that can be compared.
@@ -35,8 +35,8 @@ pub(crate) enum Element {
 }
 
 impl Element {
-    pub fn of(matrix: &Matrix) -> Result<Element, ScanError> {
-        match matrix.shape().dtype {
+    pub fn of(dtype: Dtype) -> Result<Element, ScanError> {
+        match dtype {
             Dtype::F16 => Ok(Element::F16),
             Dtype::BF16 => Ok(Element::Bf16),
             Dtype::F32 => Ok(Element::F32),
@@ -50,6 +50,16 @@ impl Element {
             Element::I8 => 1,
             Element::F16 | Element::Bf16 => 2,
             Element::F32 => 4,
+        }
+    }
+
+    /// Numbers as near as elements of this type come to them.
+    pub fn rounded(self, vector: &[f32]) -> Vec<f32> {
+        match self {
+            Element::F16 => vector.iter().map(|&x| f16::from_f32(x).to_f32()).collect(),
+            Element::Bf16 => vector.iter().map(|&x| bf16::from_f32(x).to_f32()).collect(),
+            Element::F32 => vector.to_vec(),
+            Element::I8 => vector.iter().map(|&x| f32::from(x as i8)).collect(),
         }
     }
 

@@ -17,7 +17,7 @@ use crate::kernel::{Block, Element, Query, length};
 use best::Best;
 
 /// How alike two vectors are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub enum Metric {
     /// The cosine of their angle, higher is better; 0 when either is all zeros.
     Cosine,
@@ -91,7 +91,7 @@ impl Search<'_> {
     /// # Errors
     /// As [`Search::nearest`].
     pub fn nearest_to_each(&self, matrix: &Matrix, vectors: &[Vec<f32>]) -> Result<Vec<TopK>, ScanError> {
-        let element = Element::of(matrix)?;
+        let element = Element::of(matrix.shape().dtype)?;
         let columns = matrix.shape().cols;
         let wrong = vectors.iter().position(|vector| vector.len() as u64 != columns);
         if let Some(at) = wrong {
@@ -175,7 +175,7 @@ fn unit(vector: &[f32]) -> Vec<f32> {
 /// # Errors
 /// When there is no such row, or its elements are of a type that is not searched.
 pub fn row_as_f32(matrix: &Matrix, row: u64) -> Result<Vec<f32>, ScanError> {
-    let element = Element::of(matrix)?;
+    let element = Element::of(matrix.shape().dtype)?;
     let missing = ScanError::Row { row, rows: matrix.shape().rows };
     Ok(element.widen(matrix.row_bytes(row).ok_or(missing)?))
 }

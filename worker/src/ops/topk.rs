@@ -40,8 +40,7 @@ impl Op for TopK {
             range: range_of(&filter),
             mask: mask.map(|name| bytes_of_mask(task.artifact_of(name)?)).transpose()?,
         };
-        let search =
-            Search { k: task.param("k")?, metric: metric(task)?, normalize: normalize(task)?, rows };
+        let search = Search { k: task.param("k")?, metric: metric(task)?, normalize: normalize(task)?, rows };
         let row = |row| scan::row_as_f32(&matrix, row);
         let near = |vectors: &[Vec<f32>]| -> Result<Vec<Neighbours>, ScanError> {
             Ok(search.nearest_to_each(&matrix, vectors)?.into_iter().map(Neighbours::from).collect())

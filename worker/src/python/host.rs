@@ -212,7 +212,8 @@ pub fn environment(declared: &[(String, String)], secrets: &[String]) -> Vec<(Os
 fn about(artifact: &Artifact) -> serde_json::Value {
     let name = &artifact.setup.name;
     match &artifact.setup.layout {
-        Layout::Raw => serde_json::json!({ "name": name, "format": "raw" }),
+        // An index is its bytes, which the library itself can view.
+        Layout::Raw | Layout::Usearch(_) => serde_json::json!({ "name": name, "format": "raw" }),
         Layout::Jsonl(_) => serde_json::json!({ "name": name, "format": "jsonl" }),
         Layout::Npy(shape) => {
             let lengths = if shape.one_dimensional { vec![shape.rows] } else { vec![shape.rows, shape.cols] };
