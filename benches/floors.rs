@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use forkyard_shared::artifact::{Matrix, Shape, read_npy};
 use forkyard_shared::codec::Frame;
 use forkyard_shared::mapping::Mapping;
-use forkyard_shared::scan::{Metric, ScanError, row_as_f32, top_k};
+use forkyard_shared::scan::{Metric, ScanError, Search, row_as_f32};
 use forkyard_shared::sys;
 use nix::sys::wait::{WaitStatus, wait};
 use nix::unistd::ForkResult;
@@ -69,7 +69,7 @@ impl Rows {
     fn scan(&self, query: u64, of: u64) -> Result<(), ScanError> {
         let matrix = Matrix::new(&self.shape, &self.bytes).expect("the file was checked when it was read");
         let row = row_as_f32(&matrix, query * self.shape.rows / of)?;
-        top_k(&matrix, &row, K, Metric::Cosine).map(drop)
+        Search::new(K, Metric::Cosine).nearest(&matrix, &row).map(drop)
     }
 }
 

@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use forkyard_shared::artifact::{Dtype, Matrix, Shape};
-use forkyard_shared::scan::{Metric, top_k};
+use forkyard_shared::scan::{Metric, Search};
 
 const MATRIX_BYTES: u64 = 64 << 20;
 const COLS: u64 = 384;
@@ -26,7 +26,9 @@ fn benches(c: &mut Criterion) {
         group.throughput(Throughput::Bytes(bytes.len() as u64));
         group.bench_function("floor", |b| b.iter(|| sum(black_box(&bytes))));
         for (name, metric) in [("cosine", Metric::Cosine), ("dot", Metric::Dot), ("l2", Metric::L2)] {
-            group.bench_function(name, |b| b.iter(|| top_k(&matrix, black_box(&query), K, metric)));
+            group.bench_function(name, |b| {
+                b.iter(|| Search::new(K, metric).nearest(&matrix, black_box(&query)))
+            });
         }
     }
 }

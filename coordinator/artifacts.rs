@@ -9,10 +9,12 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use forkyard_shared::artifact::{self, Array, Layout, Reading, Records, Table};
+use forkyard_shared::ann::EXPANSION;
+use forkyard_shared::artifact::{self, Array, Layout, Reading, Records, Table, UsearchLayout};
 use forkyard_shared::digest::Digest;
 use forkyard_shared::mapping;
 use forkyard_shared::protocol::ArtifactSetup;
+use forkyard_shared::scan::Metric;
 
 use crate::manifest::ArtifactEntry;
 use crate::memory::Machine;
@@ -144,6 +146,9 @@ impl OpenArtifact {
             Layout::Safetensors(tensors) => (Some(vec![*tensors]), None, None),
             Layout::Tensor(tensor) | Layout::Column(tensor) => array(tensor),
             Layout::Table { rows, columns } => (Some(vec![*rows, *columns]), None, None),
+            Layout::Usearch(UsearchLayout { vectors, metric, .. }) => {
+                (Some(vec![vectors.rows, vectors.cols]), Some(vectors.dtype.name()), Some(metric.name()))
+            }
         };
         let mut event = serde_json::json!({
             "name": self.entry.name, "format": self.entry.format.name(), "bytes": self.bytes, "sha256": digest.to_hex(),
@@ -221,6 +226,7 @@ impl OpenArtifact {
             Layout::Jsonl(records) | Layout::Json(records) => {
                 Some(format!("{}, {}", plural(records.records, "record"), plural(records.keyed, "key")))
             }
+            Layout::Usearch(index) => Some(describe_usearch(index)),
             Layout::Safetensors(tensors) => Some(plural(*tensors, "tensor")),
             Layout::Tensor(array) | Layout::Column(array) => Some(array.describe()),
             Layout::Table { rows, columns } => {
@@ -244,6 +250,26 @@ impl OpenArtifact {
         ];
         words.into_iter().flatten().collect::<Vec<String>>().join(", ")
     }
+}
+
+/// What can be asked of an index, and how well it will answer.
+fn describe_usearch(index: &UsearchLayout) -> String {
+    let UsearchLayout { vectors, removed, connectivity, connectivity_base, max_level, .. } = index;
+    let metric = match index.metric {
+        Metric::Cosine => "cos",
+        Metric::Dot => "ip",
+        Metric::L2 => "l2sq",
+    };
+    let removed = if *removed == 0 { String::new() } else { format!(" ({removed} removed)") };
+    let [major, minor, patch] = index.version;
+    format!(
+        "version {major}.{minor}.{patch}, {} vectors{removed} x {} {}, metric {metric}, connectivity {connectivity} \
+         ({connectivity_base} on level 0), {} levels, expansion {EXPANSION} unless the node says more",
+        vectors.rows,
+        vectors.cols,
+        vectors.dtype.name(),
+        max_level + 1
+    )
 }
 
 fn same(now: &Metadata, seen: &Metadata) -> bool {

@@ -1,6 +1,6 @@
 """Writes the corpus, a few small files for each reader, with the formats' own libraries:
 
-    pip install numpy safetensors pyarrow faiss-cpu ml_dtypes; python make_corpus.py
+    pip install numpy safetensors pyarrow faiss-cpu ml_dtypes usearch; python make_corpus.py
 """
 
 import json
@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import save_file
+from usearch.index import Index
 
 os.chdir(Path(__file__).parent / "corpus")
-for name in ["npy", "jsonl", "json", "safetensors", "faiss", "arrow", "parquet"]:
+for name in ["npy", "jsonl", "json", "safetensors", "faiss", "arrow", "parquet", "usearch"]:
     Path(name).mkdir(exist_ok=True)
 
 x = np.arange(12, dtype="f4").reshape(4, 3)
@@ -55,3 +56,8 @@ with pa.ipc.new_stream("arrow/stream.arrows", table.schema) as writer:
 pq.write_table(table, "parquet/plain.parquet", compression="none", use_dictionary=False, store_schema=False)
 pq.write_table(table, "parquet/snappy.parquet", row_group_size=3)
 pq.write_table(table, "parquet/zstd-v2.parquet", compression="zstd", data_page_version="2.0", write_statistics=False)
+
+for name, metric in [("f16", "cos"), ("f32", "l2sq")]:
+    index = Index(ndim=4, metric=metric, dtype=name, connectivity=4)
+    index.add(np.arange(20, dtype="u8"), np.random.default_rng(7).standard_normal((20, 4)).astype("f4"))
+    index.save(f"usearch/{name}.usearch")

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use forkyard_shared::protocol::Reads;
-use forkyard_worker::params::{Artifacts, ParamKind, ParamSpec, Signature};
+use forkyard_worker::params::{Artifacts, ParamKind, ParamSpec, Signature, mask_of};
 use serde_json::{Map, Value};
 
 use super::flow::{self, ParsedFlow};
@@ -311,12 +311,41 @@ impl Parsed {
         }
         match (signature.artifacts, self.artifacts.len() + self.artifact_results.len()) {
             (Artifacts::None, 1..) => Err(Fault::new(format!("`{op}` takes no artifact"))),
-            (Artifacts::One, 0) => {
+            (Artifacts::One | Artifacts::OneAndNamed, 0) => {
                 Err(Fault::new(format!("`{op}` needs `artifact`: the name of an artifact")))
             }
+            (Artifacts::OneAndNamed, count) => self.check_named(op, count, given("filter")),
             (Artifacts::One, 2..) => Err(Fault::new(format!("`{op}` takes one artifact only"))),
             _ => Ok(()),
         }
+    }
+
+    /// Whether one of the artifacts is left when that of the filter is taken away. A filter that is worked out later is
+    /// looked at then.
+    fn check_named(&self, op: &str, count: usize, filter: Option<&Arg>) -> Result<(), Fault> {
+        let filter = match filter {
+            Some(Arg::Json(text)) => serde_json::from_str(text).unwrap_or_default(),
+            Some(_) => return Ok(()),
+            None => Value::Null,
+        };
+        match (mask_of(&filter), count) {
+            (None, 1) => Ok(()),
+            (None, _) => {
+                Err(Fault::new(format!("`{op}` takes one artifact, and one that its `filter` names")))
+            }
+            (Some(name), _) if !self.names_artifact(name) => {
+                let why = format!("the node does not name the artifact `{name}`: list it in `artifacts` too");
+                Err(Fault::at("filter", why))
+            }
+            (Some(_), 2) => Ok(()),
+            (Some(name), _) => {
+                Err(Fault::new(format!("`{op}` takes one artifact beside `{name}`, that of its filter")))
+            }
+        }
+    }
+
+    fn names_artifact(&self, name: &str) -> bool {
+        self.artifacts.iter().any(|known| known == name) || self.artifact_results.iter().any(|id| id == name)
     }
 }
 

@@ -4,7 +4,8 @@
 use std::fs::File;
 use std::io::Write;
 
-use crate::artifact::{Array, Format, Layout, Matrix, Reading, Records, Table, read};
+use crate::ann::Walk;
+use crate::artifact::{Array, Format, Layout, Matrix, Reading, Records, Table, Usearch, read};
 use crate::mapping;
 
 /// What a table may take once decoded.
@@ -44,6 +45,11 @@ fn read_part(format: Format, bytes: &[u8], file: &File, part: Option<&str>) {
             tensors.iter().for_each(|(_, array)| lies_in(array, bytes));
         }
         Layout::Tensor(array) => lies_in(array, bytes),
+        Layout::Usearch(layout) => {
+            let index = Usearch::new(layout, bytes, &beside).expect("our own table");
+            let vector = vec![1.0; layout.vectors.cols as usize];
+            Walk::default().nearest(&index, &vector, 3, 8).expect("a vector of its length");
+        }
         Layout::Column(array) => lies_in(array, &beside),
         Layout::Table { rows, .. } => {
             let table = Table::new(&beside).expect("our own table");
@@ -158,6 +164,11 @@ mod tests {
     #[test]
     fn faiss() {
         mutations(Format::Faiss, 500);
+    }
+
+    #[test]
+    fn usearch() {
+        mutations(Format::Usearch, 500);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! mappings, and the formats of artifacts and blobs. The only crate with `unsafe`, behind two
 //! fences: [`mapping`] (memory that other processes share) and [`sys`] (system calls).
 
+pub mod ann;
 pub mod arena;
 pub mod artifact;
 pub mod blob;

@@ -13,6 +13,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use nix::unistd::{ForkResult, Pid};
 
+use crate::kernel;
 use crate::protocol::End;
 
 /// Forks this process, which must have one thread.
@@ -265,15 +266,50 @@ pub fn trim_heap() {
     }
 }
 
+/// Whether the processor has what `kernel::v3` is compiled for.
+#[cfg(target_arch = "x86_64")]
+fn is_v3() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+}
+
 /// Scores rows with AVX2, FMA and F16C where the processor has them; `false` where it does not.
 #[cfg(target_arch = "x86_64")]
-pub(crate) fn scores_v3(query: &crate::kernel::Query, rows: &[u8], scores: &mut [f32]) -> bool {
-    let able = is_x86_feature_detected!("avx2")
-        && is_x86_feature_detected!("fma")
-        && is_x86_feature_detected!("f16c");
+pub(crate) fn scores_v3(query: &kernel::Query, rows: &[u8], scores: &mut [f32]) -> bool {
+    let able = is_v3();
     if able {
         // SAFETY: the processor has every feature that the function is compiled for.
-        unsafe { crate::kernel::v3::scores(query, rows, scores) };
+        unsafe { kernel::v3::scores(query, rows, scores) };
     }
     able
+}
+
+/// The same for many vectors.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn products_v3(
+    block: &kernel::Block,
+    rows: &[&[u8]],
+    coming: &[&[u8]],
+    tile: &mut kernel::Tile,
+    scores: &mut [f32],
+) -> bool {
+    let able = is_v3();
+    if able {
+        // SAFETY: the processor has every feature that the function is compiled for.
+        unsafe { kernel::v3::products(block, rows, coming, tile, scores) };
+    }
+    able
+}
+
+/// Asks the processor to bring bytes nearer that are needed soon.
+#[inline]
+pub(crate) fn bring_near(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in bytes.chunks(64) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: every processor of this architecture has the instruction, which never fails and changes no memory;
+        // the address is that of bytes that are there.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use forkyard_shared::arena::ArenaReader;
 use forkyard_shared::artifact::{
-    ArtifactError, Layout, Matrix, Records, Shape, Table, index_jsonl, read_npy,
+    ArtifactError, Layout, Matrix, Records, Shape, Table, Usearch, index_jsonl, read_npy,
 };
 use forkyard_shared::ids::ArtifactId;
 use forkyard_shared::mapping::{self, Mapping};
@@ -137,6 +137,14 @@ impl Artifact {
         matches!(self.setup.layout, Layout::Table { .. }).then(|| Table::new(&self.beside))
     }
 
+    /// The index that it is, if it is one.
+    pub fn usearch(&self) -> Option<Result<Usearch<'_>, ArtifactError>> {
+        match &self.setup.layout {
+            Layout::Usearch(layout) => Some(Usearch::new(layout, &self.bytes, &self.beside)),
+            _ => None,
+        }
+    }
+
     /// Its file, and what goes along with it if anything does.
     pub fn files(&self) -> Vec<BorrowedFd<'_>> {
         [Some(&self.file), self.beside_file.as_ref()].into_iter().flatten().map(|file| file.as_fd()).collect()
@@ -154,6 +162,7 @@ impl Artifact {
         let format = match self.setup.layout {
             Layout::Npy(_) => "npy",
             Layout::Jsonl(_) => "jsonl",
+            Layout::Usearch(_) => "usearch",
             _ => "",
         };
         Path::new(&self.setup.path).extension().unwrap_or(OsStr::new(format))

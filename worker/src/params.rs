@@ -56,6 +56,8 @@ pub enum Artifacts {
     None,
     /// Exactly one.
     One,
+    /// One, and beside it those that its parameters name (`filter`).
+    OneAndNamed,
 }
 
 /// A parameter that an op knows.
@@ -102,6 +104,12 @@ pub enum ParamKind {
     Range,
     /// A list of numbers, or another node's result.
     Vector,
+    /// A list of lists of numbers, or another node's result.
+    Vectors,
+    /// A range of rows, the name of an artifact, or a table of both.
+    Filter,
+    /// True, false, or one of these words.
+    FlagOr(&'static [&'static str]),
     /// `text`, `json`, `bytes`, or the name of a file in a directory that is known only later.
     Output,
     /// A list of strings.
@@ -128,7 +136,7 @@ impl ParamKind {
 
     /// Whether another node's result may stand there.
     pub fn takes_result(self) -> bool {
-        matches!(self, ParamKind::Any | ParamKind::Stream | ParamKind::Vector)
+        matches!(self, ParamKind::Any | ParamKind::Stream | ParamKind::Vector | ParamKind::Vectors)
     }
 
     /// A value worked out by an expression, made to fit: where text is wanted, numbers become text.
@@ -168,9 +176,20 @@ impl ParamKind {
             ParamKind::Seconds => value.as_f64().is_some_and(|s| (0.0..=1e9).contains(&s)),
             ParamKind::Text | ParamKind::Stream => value.is_string(),
             ParamKind::Choice(words) => value.as_str().is_some_and(|w| words.contains(&w)),
-            ParamKind::Range => matches!(value, Array(pair) if pair.len() == 2
-                && pair.iter().all(|v| v.is_u64()) && pair[0].as_u64() <= pair[1].as_u64()),
-            ParamKind::Vector => matches!(value, Array(v) if v.iter().all(|v| v.is_number())),
+            ParamKind::Range => is_range(value),
+            ParamKind::Vector => is_vector(value),
+            ParamKind::Vectors => matches!(value, Array(v) if v.iter().all(is_vector)),
+            ParamKind::Filter => match value {
+                Object(parts) => parts.iter().all(|(name, part)| match name.as_str() {
+                    "rows" => is_range(part),
+                    "mask" => part.is_string(),
+                    _ => false,
+                }),
+                other => other.is_string() || is_range(other),
+            },
+            ParamKind::FlagOr(words) => {
+                value.is_boolean() || value.as_str().is_some_and(|w| words.contains(&w))
+            }
             ParamKind::Output => value.as_str().is_some_and(|name| {
                 let mut parts = Path::new(name).components();
                 !name.is_empty() && parts.all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
@@ -207,6 +226,11 @@ impl ParamKind {
             ParamKind::Choice(words) => format!("one of {}", words.join(", ")),
             ParamKind::Range => "[from, to) as two whole numbers, from <= to".into(),
             ParamKind::Vector => r#"a list of numbers or "{{ nodes.X.result }}""#.into(),
+            ParamKind::Vectors => r#"a list of lists of numbers or "{{ nodes.X.result }}""#.into(),
+            ParamKind::Filter => {
+                "[from, to) as two whole numbers, from <= to, or the name of an artifact, or { rows = [from, to), mask = name }".into()
+            }
+            ParamKind::FlagOr(words) => format!("true, false, or one of {}", words.join(", ")),
             ParamKind::Output => "text, json, bytes, or the name of a file in $FORKYARD_SCRATCH".into(),
             ParamKind::Texts => "a list of strings".into(),
             ParamKind::Command => "a list of strings: the program and its arguments".into(),
@@ -217,4 +241,18 @@ impl ParamKind {
             ParamKind::Modules => "a list of Python modules or files".into(),
         }
     }
+}
+
+fn is_range(value: &serde_json::Value) -> bool {
+    let ends = value.as_array().map(|ends| ends.iter().map(serde_json::Value::as_u64).collect::<Vec<_>>());
+    matches!(ends.as_deref(), Some([Some(from), Some(to)]) if from <= to)
+}
+
+fn is_vector(value: &serde_json::Value) -> bool {
+    value.as_array().is_some_and(|numbers| numbers.iter().all(serde_json::Value::is_number))
+}
+
+/// The artifact that a filter names.
+pub fn mask_of(filter: &serde_json::Value) -> Option<&str> {
+    filter.as_str().or_else(|| filter.get("mask")?.as_str())
 }

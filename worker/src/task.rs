@@ -4,12 +4,13 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use forkyard_shared::artifact::{Layout, Matrix, Records, Table};
+use forkyard_shared::artifact::{Layout, Matrix, Records, Table, Usearch};
 use forkyard_shared::blob::{self, BlobError};
 use forkyard_shared::digest::Digest;
 use forkyard_shared::ids::NodeId;
 use forkyard_shared::mapping;
 use forkyard_shared::protocol::{self, Cause, Param};
+use forkyard_shared::scan;
 use forkyard_shared::sink::Sink;
 use forkyard_shared::value::{INLINE_MAX_BYTES, Kind};
 use hashlink::LruCache;
@@ -122,6 +123,42 @@ impl<'a> Task<'a> {
         self.optional(name)?.ok_or_else(|| Failed::new(format!("parameter {name} is missing")))
     }
 
+    /// A list of numbers of this name, or an array of one dimension.
+    ///
+    /// # Errors
+    /// As [`Task::optional`].
+    pub(crate) fn numbers(&self, name: &str) -> Result<Option<Vec<f32>>, Failed> {
+        match self.array(name)? {
+            Some(rows) => Ok(Some(rows.concat())),
+            None => self.optional(name),
+        }
+    }
+
+    /// A list of lists of numbers of this name, or an array of two dimensions.
+    ///
+    /// # Errors
+    /// As [`Task::optional`].
+    pub(crate) fn many_numbers(&self, name: &str) -> Result<Option<Vec<Vec<f32>>>, Failed> {
+        match self.array(name)? {
+            Some(rows) => Ok(Some(rows)),
+            None => self.optional(name),
+        }
+    }
+
+    /// The rows of a parameter that is a result, and an array.
+    fn array(&self, name: &str) -> Result<Option<Vec<Vec<f32>>>, Failed> {
+        let param = match self.raw(name) {
+            Some(param @ (Param::Inline(Kind::Array, _) | Param::Blob { kind: Kind::Array, .. })) => param,
+            _ => return Ok(None),
+        };
+        let failed = |error: &dyn std::fmt::Display| Failed::new(format!("parameter {name}: {error}"));
+        let file = mapping::sealed_copy("forkyard-array", &self.read(param)?[..])?;
+        let array = Artifact::of_result(name, name, file).map_err(|error| failed(&error))?;
+        let matrix = matrix(&array)?;
+        let rows = (0..matrix.shape().rows).map(|row| scan::row_as_f32(&matrix, row));
+        Ok(Some(rows.collect::<Result<_, _>>().map_err(|error| failed(&error))?))
+    }
+
     /// The state that the nodes share, as this one sees it.
     pub fn state(&self) -> &State<'a> {
         &self.state
@@ -167,6 +204,26 @@ impl<'a> Task<'a> {
         records(self.artifact_of(name)?)
     }
 
+    /// The artifact of the task that is not the one of this name.
+    pub(crate) fn artifact_beside(&self, name: Option<&str>) -> Result<&Artifact, Failed> {
+        let others = || self.artifacts().filter(|artifact| Some(&*artifact.setup.name) != name);
+        match others().count() {
+            0 | 1 => others().next().ok_or_else(|| Failed::new("the node names no artifact to search")),
+            _ => Err(Failed::new(
+                "the node names several artifacts to search; it must be one, and that of `filter`",
+            )),
+        }
+    }
+
+    /// The only artifact of the task as an index of usearch.
+    ///
+    /// # Errors
+    /// When the artifact is no such index.
+    pub fn usearch(&self) -> Result<Usearch<'_>, Failed> {
+        let artifact = self.artifact()?;
+        Ok(artifact.usearch().ok_or_else(|| wrong_format(artifact, "a usearch index (.usearch)"))??)
+    }
+
     /// The bytes of the only artifact of the task.
     ///
     /// # Errors
@@ -187,7 +244,7 @@ impl<'a> Task<'a> {
         self.artifacts().next().ok_or_else(|| Failed::new("the node names no artifact"))
     }
 
-    fn artifact_of(&self, name: &str) -> Result<&Artifact, Failed> {
+    pub(crate) fn artifact_of(&self, name: &str) -> Result<&Artifact, Failed> {
         let found = self.artifacts().find(|artifact| artifact.setup.name == name);
         found.ok_or_else(|| Failed::new(format!("the node does not name the artifact \"{name}\"")))
     }
@@ -282,7 +339,7 @@ impl<'a> Task<'a> {
     }
 }
 
-fn matrix(artifact: &Artifact) -> Result<Matrix<'_>, Failed> {
+pub(crate) fn matrix(artifact: &Artifact) -> Result<Matrix<'_>, Failed> {
     Ok(artifact.matrix().ok_or_else(|| wrong_format(artifact, "a matrix"))??)
 }
 

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::UsearchLayout;
 use crate::scan::Metric;
 
 /// How the bytes of an artifact are to be read.
@@ -24,6 +25,8 @@ pub enum Format {
     Arrow,
     /// Parquet.
     Parquet,
+    /// An index of the library usearch.
+    Usearch,
 }
 
 impl Format {
@@ -37,6 +40,7 @@ impl Format {
         Format::Faiss,
         Format::Arrow,
         Format::Parquet,
+        Format::Usearch,
     ];
 
     /// The format that the suffix of `path` says; without a known suffix the bytes are raw.
@@ -49,6 +53,7 @@ impl Format {
             Some("faiss") => Format::Faiss,
             Some("arrow" | "arrows" | "feather" | "ipc") => Format::Arrow,
             Some("parquet") => Format::Parquet,
+            Some("usearch") => Format::Usearch,
             _ => Format::Raw,
         }
     }
@@ -69,6 +74,7 @@ impl Format {
             Format::Faiss => "faiss",
             Format::Arrow => "arrow",
             Format::Parquet => "parquet",
+            Format::Usearch => "usearch",
         }
     }
 
@@ -83,7 +89,7 @@ impl Format {
             Format::Json => Some("list"),
             Format::Safetensors => Some("tensor"),
             Format::Arrow | Format::Parquet => Some("column"),
-            Format::Raw | Format::Npy | Format::Jsonl | Format::Faiss => None,
+            Format::Raw | Format::Npy | Format::Jsonl | Format::Faiss | Format::Usearch => None,
         }
     }
 
@@ -269,6 +275,8 @@ pub enum Layout {
     },
     /// The second descriptor is a table of one column that is an array without gaps.
     Column(Array),
+    /// They are vectors and a graph of neighbours.
+    Usearch(UsearchLayout),
 }
 
 impl Layout {
@@ -281,7 +289,8 @@ impl Layout {
             | Layout::Jsonl(_)
             | Layout::Json(_)
             | Layout::Safetensors(_)
-            | Layout::Table { .. } => None,
+            | Layout::Table { .. }
+            | Layout::Usearch(_) => None,
         }
     }
 
@@ -293,6 +302,7 @@ impl Layout {
             Layout::Jsonl(records) | Layout::Json(records) => Some(records.records),
             Layout::Tensor(array) | Layout::Column(array) => array.shape.first().copied(),
             Layout::Table { rows, .. } => Some(*rows),
+            Layout::Usearch(index) => Some(index.vectors.rows),
         }
     }
 }

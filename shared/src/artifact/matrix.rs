@@ -1,6 +1,8 @@
 //! A numpy array over the bytes of its file: rows, without a copy. Knows where rows are and nothing of
 //! what is done with them.
 
+use std::ops::Range;
+
 use super::{ArtifactError, Shape};
 
 /// A view of an npy file. Rows are bytes, not numbers, because a file may put its elements at any
@@ -40,6 +42,14 @@ impl<'a> Matrix<'a> {
         self.elements.chunks_exact(self.row_bytes).nth(usize::try_from(row).ok()?)
     }
 
+    /// The bytes of rows that follow each other.
+    ///
+    /// # Panics
+    /// When there are not so many rows.
+    pub fn rows_bytes(&self, rows: Range<u64>) -> &'a [u8] {
+        &self.elements[rows.start as usize * self.row_bytes..rows.end as usize * self.row_bytes]
+    }
+
     /// The bytes of up to `rows` whole rows at a time, first to last.
     pub fn blocks(&self, rows: usize) -> std::slice::Chunks<'a, u8> {
         self.elements.chunks(self.row_bytes.saturating_mul(rows))
@@ -62,6 +72,8 @@ mod tests {
         assert_eq!(matrix.row_bytes(3), None);
         assert_eq!(matrix.row_bytes(u64::MAX), None);
         assert_eq!(matrix.blocks(2).map(<[u8]>::len).collect::<Vec<_>>(), [8, 4]);
+        assert_eq!(matrix.rows_bytes(1..3), &bytes[5..13]);
+        assert_eq!(matrix.rows_bytes(3..3), &[] as &[u8]);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod read;
 mod records;
 mod safetensors;
 mod table;
+mod usearch;
 
 pub use error::ArtifactError;
 pub use jsonl::index_jsonl;
@@ -25,3 +26,4 @@ pub use npy::read_npy;
 pub use read::{Reading, read};
 pub use records::Records;
 pub use table::{Column, Table};
+pub use usearch::{Usearch, UsearchLayout};

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write;
 
 use super::error::no_part;
-use super::{ArtifactError, Format, Layout, faiss, json, jsonl, npy, safetensors, table};
+use super::{ArtifactError, Format, Layout, faiss, json, jsonl, npy, safetensors, table, usearch};
 
 /// How a file is to be read.
 pub struct Reading<'a> {
@@ -60,6 +60,11 @@ pub fn read(
                     Layout::Safetensors(tensors.len() as u64)
                 }
             }
+        }
+        Format::Usearch => {
+            let (table, layout) = usearch::read_usearch(file, len)?;
+            beside.write_all(&table)?;
+            Layout::Usearch(layout)
         }
         Format::Arrow => table::read_arrow(file, len, part, limit_bytes, beside)?,
         Format::Parquet => table::read_parquet(file, len, part, limit_bytes, beside)?,

@@ -1,12 +1,14 @@
 //! The ops that come with Forkyard, one file each.
 
 mod alloc;
+mod ann;
 mod bytes;
 mod crash;
 mod exec;
 mod lookup;
 mod noop;
 mod python;
+mod question;
 mod race;
 mod sleep;
 mod spin;
@@ -25,6 +27,7 @@ pub(crate) fn standard() -> Ops {
         .versioned("crash", 1, crash::Crash)
         .versioned("value", 1, value::Constant)
         .versioned("topk", 1, topk::TopK)
+        .versioned("ann", 1, ann::Ann::default())
         .versioned("lookup", 1, lookup::Lookup)
         .versioned("bytes", 1, bytes::Bytes)
         .versioned("exec", 1, exec::Exec)

@@ -217,7 +217,8 @@ fn about(artifact: &Artifact) -> serde_json::Value {
         array("array", &Array { dtype: shape.dtype, shape: lengths, offset: shape.offset })
     };
     let mut about = match &artifact.setup.layout {
-        Layout::Raw => serde_json::json!({ "format": "raw" }),
+        // An index is its bytes, which the library itself can view.
+        Layout::Raw | Layout::Usearch(_) => serde_json::json!({ "format": "raw" }),
         Layout::Jsonl(_) | Layout::Json(_) => serde_json::json!({ "format": "records" }),
         Layout::Npy(shape) | Layout::Faiss(shape, _) => matrix(shape),
         Layout::Tensor(tensor) => array("array", tensor),
