@@ -10,7 +10,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use forkyard_shared::ann::EXPANSION;
-use forkyard_shared::artifact::{self, Array, Layout, Reading, Records, Table, UsearchLayout};
+use forkyard_shared::artifact::{
+    self, Array, Layout, RECORDS_HEADER_BYTES, Reading, Records, Table, UsearchLayout,
+};
 use forkyard_shared::digest::Digest;
 use forkyard_shared::mapping;
 use forkyard_shared::protocol::ArtifactSetup;
@@ -115,8 +117,11 @@ impl OpenArtifact {
         let [from, to] = span.map(u64::from_le_bytes);
         let mut text = vec![0; to.saturating_sub(from) as usize];
         self.file.read_exact_at(&mut text, from)?;
+        let mut header = [0; RECORDS_HEADER_BYTES];
+        table.read_exact_at(&mut header, 0)?;
+        let text = Records::of_span(&header, &text).unwrap_or_default();
         // Keys sorted and no spaces, as all JSON here.
-        let record: serde_json::Value = serde_json::from_slice(&text)?;
+        let record: serde_json::Value = serde_json::from_slice(text)?;
         Ok(record.to_string().into_bytes())
     }
 

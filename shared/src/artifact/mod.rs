@@ -24,6 +24,6 @@ pub use layout::{Array, Dtype, Format, JsonlLayout, Layout, Shape};
 pub use matrix::Matrix;
 pub use npy::read_npy;
 pub use read::{Reading, read};
-pub use records::Records;
+pub use records::{RECORDS_HEADER_BYTES, Records};
 pub use table::{Column, Table};
 pub use usearch::{Usearch, UsearchLayout};

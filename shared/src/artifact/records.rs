@@ -29,6 +29,9 @@ use crate::digest::Digest;
 
 const ROW_BITS: u32 = 40;
 
+/// The part of a table before its spans.
+pub const RECORDS_HEADER_BYTES: usize = 24;
+
 /// Where the key of a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeyedBy {
@@ -63,7 +66,12 @@ pub(super) fn table(keyed_by: KeyedBy, spans: &[Range<u64>], slots: &[u64], key_
 impl<'a> Records<'a> {
     /// Where in a table the span of a record stands: its start, then its end.
     pub fn span_offset(row: u64) -> u64 {
-        24 + 16 * row
+        RECORDS_HEADER_BYTES as u64 + 16 * row
+    }
+
+    /// The JSON text of the record at a span whose bytes are `span`, by the header of the table.
+    pub fn of_span<'s>(header: &[u8; RECORDS_HEADER_BYTES], span: &'s [u8]) -> Option<&'s [u8]> {
+        record_text(keyed_by(header)?, span)
     }
 
     /// The records of `bytes`, the whole file, by the `table` that was made of it. A record that is
@@ -73,13 +81,9 @@ impl<'a> Records<'a> {
     }
 
     fn parse(bytes: &'a [u8], table: &'a [u8]) -> Option<Records<'a>> {
-        let (header, rest) = table.split_first_chunk::<24>()?;
-        let [records, slots, keyed_by] = [0, 8, 16].map(|at| number(&header[at..]));
-        let keyed_by = match keyed_by {
-            0 => KeyedBy::Field,
-            1 => KeyedBy::Member,
-            _ => return None,
-        };
+        let (header, rest) = table.split_first_chunk::<RECORDS_HEADER_BYTES>()?;
+        let [records, slots] = [0, 8].map(|at| number(&header[at..]));
+        let keyed_by = keyed_by(header)?;
         let size = |count: u64, each| usize::try_from(count).ok()?.checked_mul(each);
         let (spans, rest) = rest.split_at_checked(size(records, 16)?)?;
         let (slots, key_field) = rest.split_at_checked(size(slots, 8)?)?;
@@ -118,6 +122,14 @@ impl<'a> Records<'a> {
             .filter_map(|row| self.span(row))
             .find(|span| key_of(self.keyed_by, span, self.key_field).as_deref() == Some(key))
             .and_then(|span| record_text(self.keyed_by, span))
+    }
+}
+
+fn keyed_by(header: &[u8; RECORDS_HEADER_BYTES]) -> Option<KeyedBy> {
+    match number(&header[16..]) {
+        0 => Some(KeyedBy::Field),
+        1 => Some(KeyedBy::Member),
+        _ => None,
     }
 }
 
