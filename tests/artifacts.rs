@@ -126,7 +126,7 @@ fn artifact_info_says_what_a_file_is() {
     space
         .run(&["artifact", "info", "m.npy", "--format", "csv"])
         .expect(2)
-        .says("known are raw, npy and jsonl");
+        .says("known are raw, npy, jsonl and usearch");
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn topk_finds_the_nearest_rows() {
     let error = |node: &str| ended.node(node)["error"].as_str().unwrap().to_string();
     assert!(error("short").contains('1') && error("short").contains('2'), "{}", error("short"));
     assert!(error("far").contains("row 4"), "{}", error("far"));
-    assert_eq!(error("both"), "topk takes one of row, rows and vector");
+    assert_eq!(error("both"), "exactly one of row, rows, vector and vectors must be given");
 }
 
 #[test]
