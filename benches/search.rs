@@ -75,7 +75,9 @@ fn scan(f32s: &str, f16s: &str) -> Result<Value, Box<dyn Error>> {
     let search = Search::new(K, Metric::Cosine);
     let [mut sums, mut f32_s, mut f16_s] = [const { Vec::new() }; 3];
     for _ in 0..ROUNDS {
-        sums.push(seconds(&mut || drop(black_box(sum(&wide.bytes)))));
+        sums.push(seconds(&mut || {
+            black_box(sum(&wide.bytes));
+        }));
         f32_s.push(seconds(&mut || drop(black_box(search.nearest(&wide.matrix(), &query)))));
         f16_s.push(seconds(&mut || drop(black_box(search.nearest(&narrow.matrix(), &query)))));
     }
