@@ -168,7 +168,7 @@ fn topk_finds_the_nearest_rows() {
     let error = |node: &str| ended.node(node)["error"].as_str().unwrap().to_string();
     assert!(error("short").contains('1') && error("short").contains('2'), "{}", error("short"));
     assert!(error("far").contains("row 4"), "{}", error("far"));
-    assert_eq!(error("both"), "topk takes one of row, rows and vector");
+    assert_eq!(error("both"), "exactly one of row, rows, vector and vectors must be given");
 }
 
 #[test]

@@ -12,6 +12,9 @@ pub(super) const ROWS: ParamSpec = ParamSpec::optional("rows", ParamKind::Range)
 pub(super) const VECTOR: ParamSpec = ParamSpec::optional("vector", ParamKind::Vector);
 pub(super) const VECTORS: ParamSpec = ParamSpec::optional("vectors", ParamKind::Vectors);
 
+/// Rows whose vectors are held at once: as many as a search takes together.
+const AT_ONCE: usize = 64;
+
 /// `{ids, scores}`, best first.
 #[derive(Serialize)]
 pub(super) struct Neighbours {
@@ -34,7 +37,12 @@ pub(super) fn answer<E: std::error::Error + 'static>(
     ) {
         (Some(number), None, None, None) => one(row(number)?),
         (None, Some([from, to]), None, None) => {
-            Output::json(&near(&(from..to).map(row).collect::<Result<Vec<_>, _>>()?)?)
+            let mut found = Vec::new();
+            for first in (from..to).step_by(AT_ONCE) {
+                let rows = first..to.min(first.saturating_add(AT_ONCE as u64));
+                found.extend(near(&rows.map(&row).collect::<Result<Vec<_>, _>>()?)?);
+            }
+            Output::json(&found)
         }
         (None, None, Some(vector), None) => one(vector),
         (None, None, None, Some(vectors)) => Output::json(&near(&vectors)?),
