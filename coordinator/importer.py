@@ -35,7 +35,7 @@ HEADER_MAX_BYTES = 100_000_000  # what the safetensors library reads at most
 # in a tensor. Whoever asks for more wants to fill the memory or the disk, or to take for ever.
 MEMORY_BYTES, MEMORY_TIMES = 512 << 20, 9
 TENSOR_BYTES, TENSOR_TIMES = 1 << 20, 8
-CPU_SECONDS, CPU_BYTES_A_SECOND = 60, 1 << 20
+CPU_SECONDS, CPU_BYTES_A_SECOND = 30, 1 << 20
 
 SIZES = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
          "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8}

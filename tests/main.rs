@@ -11,6 +11,7 @@ mod doctor; // what the machine allows, and what is said when that is too little
 mod export; // results as tables for other programs
 mod failures; // one test named after each row of the table of failures in docs/design.md
 mod faults; // every system call of a run on its store, failing or the last one
+mod import; // artifact import: pickles and torch files, and that nothing in them is run
 mod language; // every word of the workflow language, through the real command
 mod manifest; // files that are no manifest, or name others; the command line
 mod memory; // what nodes take: who waits for room, what is done when it is short, limits, workers, presets, alerts, figures
