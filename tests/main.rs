@@ -22,5 +22,6 @@ mod run;
 mod state; // variables that nodes share, by ops of a program of its own // what a run does when nothing goes wrong: results, keys, the store, what is printed
 mod store; // layouts, reading a store while a run goes on, checking and cleaning it
 mod stress; // the pool under load, and what it leaves behind
+mod sweep; // examples/embedding-sweep: its README, line by line
 mod util; // the directory that a test runs in
 mod why; // what the key of a node is made of, and what of it changed
