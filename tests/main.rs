@@ -12,6 +12,7 @@ mod export; // results as tables for other programs
 mod failures; // one test named after each row of the table of failures in docs/design.md
 mod faults; // every system call of a run on its store, failing or the last one
 mod formats; // files of other libraries: what nodes see in them, what is refused
+mod import; // artifact import: pickles and torch files, and that nothing in them is run
 mod language; // every word of the workflow language, through the real command
 mod manifest; // files that are no manifest, or name others; the command line
 mod memory; // what nodes take: who waits for room, what is done when it is short, limits, workers, presets, alerts, figures
@@ -24,5 +25,6 @@ mod search; // topk with many vectors, filters and other types; ann on indexes t
 mod state; // variables that nodes share, by ops of a program of its own
 mod store; // layouts, reading a store while a run goes on, checking and cleaning it
 mod stress; // the pool under load, and what it leaves behind
+mod sweep; // examples/embedding-sweep: its README, line by line
 mod util; // the directory that a test runs in
 mod why; // what the key of a node is made of, and what of it changed

@@ -435,7 +435,30 @@ pub(super) enum ArtifactCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Make a file that can be mapped of the arrays in a pickle or a torch file; nothing in it is run
+    #[command(after_help = IMPORT)]
+    Import {
+        /// A pickle with dicts, lists and numpy arrays, or what torch.save has written
+        from: PathBuf,
+        /// The file to make: .safetensors, or .npy for a single array
+        to: PathBuf,
+        /// A tensor each, even for vectors of one length, which make one matrix otherwise
+        #[arg(long)]
+        apart: bool,
+        /// Replace TO if it exists
+        #[arg(long)]
+        force: bool,
+        /// The Python interpreter; no package of it is needed
+        #[arg(long, value_name = "PROGRAM", default_value = "python3")]
+        python: String,
+    },
 }
+
+const IMPORT: &str = "\
+A dict of vectors of one length, like a cache of embeddings, becomes the matrix `vectors`, a row a key. Beside
+OUT.safetensors is OUT.keys.jsonl then, where `lookup` finds the row of a key. Other arrays keep their keys as names,
+with dots between. Text and single numbers go into the header. Exit code 3: the file asks for what is not
+allowed, or is no whole pickle.";
 
 /// When to use colours.
 #[derive(Clone, Copy, ValueEnum)]

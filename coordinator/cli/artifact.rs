@@ -7,6 +7,7 @@ use forkyard_shared::artifact::Format;
 
 use super::exit::{Exit, Failure, printed};
 use crate::artifacts::OpenArtifact;
+use crate::importer::{self, Arrangement, Existing, ImportError};
 use crate::manifest::ArtifactEntry;
 use crate::store::DigestMemo;
 
@@ -36,4 +37,24 @@ pub(super) fn info(file: &Path, format: Option<&str>, json: bool) -> Result<Exit
         let parts: String = parts.iter().map(|part| format!("\n  {part}")).collect();
         writeln!(out, "{}: {}\nsha256 {digest}{parts}", file.display(), artifact.describe())
     })
+}
+
+pub(super) fn import(
+    from: &Path,
+    to: &Path,
+    python: &str,
+    arrangement: Arrangement,
+    existing: Existing,
+) -> Result<Exit, Failure> {
+    let imported =
+        importer::import(from, to, python, arrangement, existing).map_err(|error| match error {
+            ImportError::Usage(why) => Failure::new(Exit::Usage, why),
+            ImportError::Refused(why) => Failure::new(Exit::Artifact, why),
+            ImportError::Write(why) => Failure::new(Exit::Resources, why),
+            ImportError::Internal(why) => Failure::new(Exit::Bug, why),
+        })?;
+    if !imported.left_out.is_empty() {
+        eprintln!("{}", imported.left_out);
+    }
+    printed(writeln!(std::io::stdout().lock(), "{}", imported.made))
 }

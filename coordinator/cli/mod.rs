@@ -24,6 +24,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
+use crate::importer::{Arrangement, Existing};
 use crate::init::Runtime;
 use args::{Args, ArtifactCommand, Command, ContextCommand, ResultsCommand};
 use control::Request;
@@ -71,6 +72,11 @@ pub fn main() -> ExitCode {
         }
         Command::Artifact { command: ArtifactCommand::Info { file, format, json } } => {
             artifact::info(&file, format.as_deref(), json)
+        }
+        Command::Artifact { command: ArtifactCommand::Import { from, to, apart, force, python } } => {
+            let arrangement = if apart { Arrangement::Apart } else { Arrangement::Together };
+            let existing = if force { Existing::Replaced } else { Existing::Kept };
+            artifact::import(&from, &to, &python, arrangement, existing)
         }
         Command::Import { command } => import::import(&command),
         Command::Doctor { json } => doctor::doctor(store, json),
