@@ -6,7 +6,7 @@ import subprocess
 from compare_parts import inputs
 from compare_parts.rows import Better, Contender, Memory, Part, Row, Said, Wall
 
-ROWS, COLUMNS, SMALL_ROWS = 65_000, 384, 20_000
+COUNT, COLUMNS, SMALL_ROWS = 65_000, 384, 20_000
 ONE, BATCH, A_NODE, NUMPY = 400, 2_048, 64, 100
 ANN, WORKERS, LARGE_ROWS = 20_000, 10, 170_000
 
@@ -46,9 +46,9 @@ def peer(site, name, words, figure, note, package):
 
 
 def topk(site):
-    path, make = matrix(site, ROWS)
+    path, make = matrix(site, COUNT)
     row = Row("topk", "the 10 nearest of 65,000 x 384 f32 by dot product, a query a node", "queries/s", Better.MORE)
-    nodes = [node(at, row=at * ROWS // ONE) for at in range(ONE)]
+    nodes = [node(at, row=at * COUNT // ONE) for at in range(ONE)]
     row.contenders = [
         ours(site, "topk", path, make, nodes, Wall(of=lambda seconds: ONE / seconds)),
         peer(site, "faiss IndexFlatIP", ["faiss_one", path, ONE], Said("per_s"), "two threads of one process; load apart, nothing kept", "faiss"),
@@ -58,7 +58,7 @@ def topk(site):
 
 
 def topk_batch(site):
-    path, make = matrix(site, ROWS)
+    path, make = matrix(site, COUNT)
     row = Row("topk-batch", f"the same, {A_NODE} queries a node", "queries/s", Better.MORE)
     step = BATCH // A_NODE
     nodes = [node(at, rows=[at * A_NODE, (at + 1) * A_NODE]) for at in range(step)]
