@@ -429,7 +429,8 @@ fn files(detail: &Detail, params: &[(String, Arg)], memo: &mut DigestMemo) -> Re
     let mut found = Vec::new();
     for word in texts(run) {
         let path = dir.join(&word);
-        let metadata = std::fs::metadata(&path).ok().filter(|metadata| !word.is_empty() && metadata.is_file());
+        let metadata =
+            std::fs::metadata(&path).ok().filter(|metadata| !word.is_empty() && metadata.is_file());
         if let Some(metadata) = metadata {
             let digest = digest_of_file(&path, &metadata, memo)
                 .map_err(|error| format!("read {}: {error}", path.display()))?;

@@ -17,7 +17,8 @@ pub fn run(program: &CStr, input: &File) -> io::Result<()> {
     actions.add_dup2(input.as_raw_fd(), 0)?;
     actions.add_dup2(stdout_end.as_raw_fd(), 1)?;
     actions.add_dup2(stderr_end.as_raw_fd(), 2)?;
-    let child = posix_spawn(program, &actions, &PosixSpawnAttr::init()?, &[program], &[c"PATH=/usr/bin:/bin"])?;
+    let child =
+        posix_spawn(program, &actions, &PosixSpawnAttr::init()?, &[program], &[c"PATH=/usr/bin:/bin"])?;
     drop((stdout_end, stderr_end));
     drain(stdout, stderr)?;
     match waitpid(child, None)? {
@@ -29,7 +30,8 @@ pub fn run(program: &CStr, input: &File) -> io::Result<()> {
 fn drain(stdout: PipeReader, stderr: PipeReader) -> io::Result<()> {
     let (mut open, mut buffer) = (vec![stdout, stderr], [0; 4096]);
     while !open.is_empty() {
-        let mut fds: Vec<PollFd> = open.iter().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)).collect();
+        let mut fds: Vec<PollFd> =
+            open.iter().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)).collect();
         poll(&mut fds, PollTimeout::NONE)?;
         let ready: Vec<bool> = fds.iter().map(|fd| fd.any() == Some(true)).collect();
         for at in (0..open.len()).rev().filter(|at| ready[*at]) {

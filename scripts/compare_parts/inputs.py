@@ -1,4 +1,5 @@
-"""The work that is compared, as files: graphs in our words and in those of ninja and make. Made once, kept."""
+"""The work that is compared, as files: graphs in our words and in those of ninja and make. Made once, kept
+until these programs change."""
 
 import json
 import os
@@ -25,9 +26,15 @@ def flat(count):
     return ([] for _ in range(count))
 
 
+def is_new(path):
+    """Whether a file is there that these programs, as they are now, have made."""
+    newest = max(program.stat().st_mtime for program in Path(__file__).parent.rglob("*.py"))
+    return path.exists() and path.stat().st_mtime > newest
+
+
 def once(path, write):
     """A file that is made if it is not there yet. It gets its name last, so that half a file is never taken for it."""
-    if not path.exists():
+    if not is_new(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         with open(part, "w") as file:
