@@ -89,8 +89,8 @@ class Row:
     contenders: list[Contender] = field(default_factory=list)
 
     def ours(self):
-        """The contender that all others are set beside."""
-        return next(contender for contender in self.contenders if contender.part is Part.OURS)
+        """The samples that all others are set beside."""
+        return next((each.samples for each in self.contenders if each.part is Part.OURS and each.samples), [])
 
 
 def ours_stands(better, ours, theirs):

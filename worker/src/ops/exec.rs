@@ -47,7 +47,8 @@ impl Op for Exec {
 
     fn run(&self, task: &Task) -> Result<Output, Failed> {
         let kept = self.kept().take();
-        let scratch = kept.map_or_else(|| Scratch::make(task), Ok)?;
+        let path = || task.tmp_dir().join(format!("{}.d", task.tmp_name()));
+        let scratch = kept.map_or_else(|| Scratch::make(path()), Ok)?;
         let result = run_in(task, &scratch.path);
         // Before the scratch directory is looked at, so that nothing writes into it any more.
         reap::kill_children();
@@ -221,8 +222,7 @@ struct Scratch {
 type Seen = (u64, u64, u32, (i64, i64));
 
 impl Scratch {
-    fn make(task: &Task) -> Result<Scratch, Failed> {
-        let path = task.tmp_dir().join(format!("{}.d", task.tmp_name()));
+    fn make(path: PathBuf) -> Result<Scratch, Failed> {
         let made = fs::create_dir(&path).and_then(|()| seen(&path));
         let made =
             made.map_err(|error| Failed::new(format!("make scratch directory {}: {error}", path.display())))?;
@@ -245,5 +245,34 @@ fn seen(dir: &Path) -> io::Result<Seen> {
 impl Drop for Scratch {
     fn drop(&mut self) {
         fs::remove_dir_all(&self.path).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_scratch_directory_serves_again_only_if_nobody_touched_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = || Scratch::make(dir.path().join("scratch")).unwrap();
+        let scratch = make();
+        assert!(scratch.is_as_made());
+        fs::write(scratch.path.join("left"), "").unwrap();
+        assert!(!scratch.is_as_made(), "there is something in it");
+        drop(scratch);
+        let scratch = make();
+        fs::set_permissions(&scratch.path, Permissions::from_mode(0o500)).unwrap();
+        assert!(!scratch.is_as_made(), "nobody may write into it");
+        drop(scratch);
+        let scratch = make();
+        fs::remove_dir(&scratch.path).unwrap();
+        assert!(!scratch.is_as_made(), "it is gone");
+        symlink("/", &scratch.path).unwrap();
+        assert!(!scratch.is_as_made(), "it leads elsewhere");
+        fs::remove_file(&scratch.path).unwrap();
     }
 }
