@@ -3,6 +3,7 @@
 import shutil
 
 from compare_parts import inputs
+from compare_parts.benches import by_bench
 from compare_parts.rows import Better, Contender, Part, Row, Said, Wall
 
 COMMANDS, PARALLEL, QUEUE, FLOOR = 5_000, 1_500, 1_000, 5_000
@@ -31,10 +32,7 @@ def ours(site):
 
 
 def floor(site):
-    program = next(iter(sorted((site.root / "target" / "release" / "deps").glob("floors-*[0-9a-f]"), key=lambda file: file.stat().st_mtime, reverse=True)), None)
-    missing = "" if program else "not built: cargo bench --no-run --bench floors"
-    command = [program, "spawns", PROGRAM, FLOOR, 2]
-    return Contender("posix_spawn, two pipes drained", command, Said("commands_per_s"), Part.FLOOR, "benches/floors.rs", missing=missing)
+    return by_bench(site, "posix_spawn, two pipes drained", "floors", ["spawns", PROGRAM, FLOOR, 2], Said("commands_per_s"), Part.FLOOR)
 
 
 def lines(site, count):

@@ -17,6 +17,7 @@ PACKAGES = {
     "usearch": ["usearch", "numpy"],
     "hyperqueue": ["hyperqueue"],
     "ninja": ["ninja"],
+    "uvloop": ["uvloop"],
     "luigi": ["luigi"],
     "snakemake": ["snakemake"],
 }
@@ -32,13 +33,18 @@ class Site:
         self.bin = self.work / "venv" / "bin"
         self.python = self.bin / "python"
         self.peers = root / "scripts" / "compare_parts" / "peers"
-        self.examples = root / "target" / "release" / "examples"
         self._missing = {}
         self.work.mkdir(parents=True, exist_ok=True)
 
     def peer(self, program, *words):
         """The command of a peer's program."""
         return [self.python, self.peers / f"{program}.py", *map(str, words)]
+
+    def bench(self, name):
+        """The newest build of a bench, None if there is none."""
+        built = (self.root / "target" / "release" / "deps").glob(f"{name}-*")
+        programs = [file for file in built if not file.suffix and os.access(file, os.X_OK)]
+        return max(programs, key=lambda file: file.stat().st_mtime, default=None)
 
     def missing(self, name):
         """Why a peer cannot be run; empty if it can. It is installed if need be."""

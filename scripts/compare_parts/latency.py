@@ -3,7 +3,8 @@
 import shutil
 
 from compare_parts import inputs
-from compare_parts.rows import Better, Contender, First, Part, Row, Said, Wall
+from compare_parts.benches import by_bench
+from compare_parts.rows import Better, Contender, First, Part, Row, Said, Shown, Wall
 
 FLAT, ROUND_TRIPS = 1_000_000, 10_000
 RAY_TRIPS, DASK_TRIPS = 1_000, 200
@@ -38,34 +39,42 @@ def millis(seconds):
     return 1e3 * seconds
 
 
-def from_rust(site, words, figure, note):
-    """What a Rust program sees that has the pool in it."""
-    program = site.examples / "round_trip"
-    missing = "" if program.exists() else "not built: cargo build --release --example round_trip"
-    return Contender("forkyard", [program, *words], figure, Part.OURS, note, missing=missing)
-
-
 def submit(site):
-    return trips(site, "submit", "p50_us", "half of all")
+    return trips(site, "submit", "p50", "half of all")
 
 
 def submit_p99(site):
-    return trips(site, "submit-p99", "p99_us", "99 of 100")
+    return trips(site, "submit-p99", "p99", "99 of 100")
 
 
-def trips(site, name, field, how):
-    row = Row(name, f"from a program's submission to its result, one at a time: {how}", "us", Better.LESS)
+def shown(line, quantile):
+    """After the name of a line, in which other quantiles may stand before this one."""
+    return Shown(f"{line}.*{quantile}")
+
+
+def trips(site, name, quantile, how):
+    row = Row(name, f"from a program's submission to its result, one after the other: {how}", "us", Better.LESS)
 
     def program(name, module, count, package):
         missing = site.missing(package) if package else ""
-        return Contender(name, site.peer(module, "submit", count), Said(field), missing=missing)
+        return Contender(name, site.peer(module, "submit", count), Said(f"{quantile}_us"), missing=missing)
 
     row.contenders = [
-        from_rust(site, ["submit", ROUND_TRIPS], Said(field), "in memory"),
+        by_bench(site, "forkyard", "pool", ["awake"], shown("submit to result, awake", quantile), Part.OURS, "in memory"),
+        by_bench(site, "a bare pipe, there and back", "pool", ["awake"], shown("a bare pipe", quantile), Part.FLOOR, "both asleep"),
         program("multiprocessing.Pool", "pool", ROUND_TRIPS, ""),
         program("loky", "jobs", ROUND_TRIPS, "joblib"),
         program("Ray", "rays", RAY_TRIPS, "ray"),
         program("Dask", "dasks", DASK_TRIPS, "dask"),
+    ]
+    return row
+
+
+def submit_idle(site):
+    row = Row("submit-idle", "the same after a second of idleness: half of all", "us", Better.LESS)
+    row.contenders = [
+        by_bench(site, "forkyard", "pool", ["idle"], shown("submit to result, after a second of idleness", "p50"), Part.OURS, "in memory"),
+        by_bench(site, "a bare pipe, there and back", "pool", ["idle"], shown("a bare pipe", "p50"), Part.FLOOR, "both asleep"),
     ]
     return row
 
@@ -78,7 +87,7 @@ def one(site):
         return Contender(name, site.peer(module, "one", count), Said("per_s"), note="nothing kept", missing=missing)
 
     row.contenders = [
-        from_rust(site, ["one", POOL_ONE], Said("per_s"), "in memory"),
+        by_bench(site, "forkyard", "pool", ["one_by_one"], Shown("one by one:"), Part.OURS, "in memory"),
         program("multiprocessing.Pool", "pool", POOL_ONE, ""),
         program("Ray", "rays", RAY_ONE, "ray"),
         program("Dask", "dasks", DASK_ONE, "dask"),
@@ -90,15 +99,42 @@ def batches(site):
     row = Row("independent", "no-ops that need nothing, in batches", "nodes/s", Better.MORE)
     manifest, store = site.work / "inputs" / "flat.jsonl", site.work / "stores" / "flat"
     command = [site.forkyard, "run", manifest, "--store", store, "--workers", "2", "--quiet"]
-    durable = Contender("forkyard run", command, Wall(of=lambda seconds: FLAT / seconds), note="1,000,000 nodes of a manifest, durable; from the command to its exit")
+    durable = Contender("forkyard run", command, Wall(of=lambda seconds: FLAT / seconds), Part.OURS, "1,000,000 nodes of a manifest, durable; from the command to its exit")
     durable.once = lambda: inputs.noops(manifest, inputs.flat(FLAT))
     durable.prepare = lambda: shutil.rmtree(store, ignore_errors=True)
-    memory = from_rust(site, ["batches", FLAT], Said("per_s"), "in memory")
-    if memory.missing:
-        durable.part = Part.OURS
-    pool = Contender("multiprocessing.Pool", site.peer("pool", "batches", POOL_BATCHES), Said("per_s"), note="unfair: bare calls of map, no name, no graph, nothing kept")
-    row.contenders = [memory, durable, pool]
+    row.contenders = [
+        by_bench(site, "forkyard", "pool", ["batches"], Shown("in batches:"), Part.OURS, "in memory"),
+        durable,
+        Contender("multiprocessing.Pool", site.peer("pool", "batches", POOL_BATCHES), Said("per_s"), note="unfair: bare calls of map, no name, no graph, nothing kept"),
+    ]
     return row
 
 
-ROWS = {"first": first, "independent-one": one, "independent": batches, "submit": submit, "submit-p99": submit_p99}
+def by_loop(site, row, test, field):
+    """A row of the submission queue beside Python's event loops."""
+    row.contenders = [by_bench(site, "forkyard", "queue", [test], Shown(r"\(ours\)"), Part.OURS)]
+    for loop, missing in [("asyncio", ""), ("uvloop", site.missing("uvloop"))]:
+        row.contenders.append(Contender(loop, site.peer("loops", test, loop), Said(field), note="from Python threads, which hold the interpreter's lock", missing=missing, times=5))
+    return row
+
+
+def queue(site):
+    row = Row("queue", "20,000 callbacks by 10 threads, taken out meanwhile", "M operations/s", Better.MORE)
+    return by_loop(site, row, "mixed", "million_per_s")
+
+
+def queue_chain(site):
+    row = Row("queue-chain", "50,000 callbacks on one thread, each submits the next", "ns each", Better.LESS)
+    return by_loop(site, row, "chain", "ns")
+
+
+ROWS = {
+    "first": first,
+    "independent-one": one,
+    "independent": batches,
+    "submit": submit,
+    "submit-p99": submit_p99,
+    "submit-idle": submit_idle,
+    "queue": queue,
+    "queue-chain": queue_chain,
+}

@@ -2,13 +2,14 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from compare_parts.environment import surroundings
-from compare_parts.rows import First, Memory, Said, Wall
+from compare_parts.rows import First, Memory, Said, Shown, Wall
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "figures"))
 from tree_memory import tree_memory     # noqa: E402
@@ -25,7 +26,7 @@ def sample(contender, heard):
     once for all of them."""
     command = tuple(str(word) for word in contender.command)
     figure = contender.figure
-    if not (isinstance(figure, Said) and command in heard):
+    if not (isinstance(figure, Said | Shown) and command in heard):
         contender.prepare()
         os.sync()                   # What the one before has left to write is not to be this one's burden.
     if isinstance(figure, Memory):
@@ -38,6 +39,11 @@ def sample(contender, heard):
         return figure.of(time.perf_counter() - start)
     if command not in heard:
         heard[command] = finish(start_it(command, contender.cwd), command)
+    if isinstance(figure, Shown):
+        found = re.search(rf"(?:{figure.after})\s*([\d.]+)", heard[command])
+        if not found:
+            raise Failed(f"it does not say {figure.after}")
+        return figure.of(float(found.group(1)))
     try:
         return figure.of(json.loads(heard[command].splitlines()[-1])[figure.field])
     except (ValueError, IndexError, KeyError) as error:

@@ -52,6 +52,13 @@ class Said(Figure):
 
 
 @dataclass
+class Shown(Figure):
+    """The number that stands after this (a regular expression) in stdout."""
+
+    after: str
+
+
+@dataclass
 class Memory(Figure):
     """The most bytes (PSS and page tables) that the command and all below it were seen to have."""
 
