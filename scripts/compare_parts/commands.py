@@ -6,7 +6,7 @@ from compare_parts import inputs
 from compare_parts.benches import by_bench
 from compare_parts.rows import Better, Contender, Part, Row, Said, Wall
 
-COMMANDS, PARALLEL, QUEUE, FLOOR = 5_000, 1_500, 1_000, 5_000
+COMMANDS, PARALLEL, QUEUE, FLOOR = 5_000, 500, 500, 5_000
 PROGRAM = "/bin/true"
 
 

@@ -110,22 +110,22 @@ def batches(site):
     return row
 
 
-def by_loop(site, row, test, field):
+def by_loop(site, row, test, field, note):
     """A row of the submission queue beside Python's event loops."""
     row.contenders = [by_bench(site, "forkyard", "queue", [test], Shown(r"\(ours\)"), Part.OURS)]
     for loop, missing in [("asyncio", ""), ("uvloop", site.missing("uvloop"))]:
-        row.contenders.append(Contender(loop, site.peer("loops", test, loop), Said(field), note="from Python threads, which hold the interpreter's lock", missing=missing, times=5))
+        row.contenders.append(Contender(loop, site.peer("loops", test, loop), Said(field), note=note, missing=missing, times=5))
     return row
 
 
 def queue(site):
     row = Row("queue", "20,000 callbacks by 10 threads, taken out meanwhile", "M operations/s", Better.MORE)
-    return by_loop(site, row, "mixed", "million_per_s")
+    return by_loop(site, row, "mixed", "million_per_s", "from Python threads, which hold the interpreter's lock")
 
 
 def queue_chain(site):
     row = Row("queue-chain", "50,000 callbacks on one thread, each submits the next", "ns each", Better.LESS)
-    return by_loop(site, row, "chain", "ns")
+    return by_loop(site, row, "chain", "ns", "Python callbacks, by call_soon")
 
 
 ROWS = {
