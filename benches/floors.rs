@@ -1,11 +1,13 @@
 //! What the machine itself can do: bare loops, without a coordinator, that `scripts/figures` sets
 //! beside the figures of whole runs. Each prints one JSON object.
 //!
-//! Not a Criterion bench: each loop is measured once, whole, and two of them fork.
+//! Not a Criterion bench: each loop is measured once, whole, and most of them fork.
 
+mod bare_spawn;
 mod echo;
 
 use std::error::Error;
+use std::ffi::CString;
 use std::fs::File;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -21,8 +23,8 @@ use serde_json::{Value, json};
 
 use echo::Echo;
 
-const USAGE: &str =
-    "usage: floors scans FILE.npy QUERIES THREADS | forks FILE.npy CHILDREN | round_trip COUNT";
+const USAGE: &str = "usage: floors scans FILE.npy QUERIES THREADS | forks FILE.npy CHILDREN | round_trip COUNT | \
+                     spawns PROGRAM COUNT PROCESSES";
 const K: usize = 10;
 const FRAME_BYTES: usize = 64;
 
@@ -46,6 +48,7 @@ fn measure(args: &[&str]) -> Result<Value, Box<dyn Error>> {
         ["scans", file, queries, threads] => scans(&Rows::map(file)?, queries.parse()?, threads.parse()?),
         ["forks", file, children] => forks(&Rows::map(file)?, children.parse()?),
         ["round_trip", count] => round_trip(count.parse()?),
+        ["spawns", program, count, processes] => spawns(program, count.parse()?, processes.parse()?),
         _ => Err(USAGE.into()),
     }
 }
@@ -94,13 +97,32 @@ fn forks(rows: &Rows, children: u64) -> Result<Value, Box<dyn Error>> {
             sys::exit_now(i32::from(rows.scan(child, children).is_err()));
         }
     }
+    wait_for(children)?;
+    Ok(json!({ "seconds": start.elapsed().as_secs_f64() }))
+}
+
+/// Processes that each start their share of commands, one after the other.
+fn spawns(program: &str, count: u64, processes: u64) -> Result<Value, Box<dyn Error>> {
+    let (program, nothing) = (CString::new(program)?, File::open("/dev/null")?);
+    let start = Instant::now();
+    for process in 0..processes {
+        if let ForkResult::Child = sys::fork()? {
+            let mut share = (process..count).step_by(processes as usize);
+            sys::exit_now(i32::from(share.try_for_each(|_| bare_spawn::run(&program, &nothing)).is_err()));
+        }
+    }
+    wait_for(processes)?;
+    Ok(json!({ "commands_per_s": count as f64 / start.elapsed().as_secs_f64() }))
+}
+
+fn wait_for(children: u64) -> Result<(), Box<dyn Error>> {
     for _ in 0..children {
         match wait()? {
             WaitStatus::Exited(_, 0) => {}
-            other => return Err(format!("a child could not scan: {other:?}").into()),
+            other => return Err(format!("a child could not do its part: {other:?}").into()),
         }
     }
-    Ok(json!({ "seconds": start.elapsed().as_secs_f64() }))
+    Ok(())
 }
 
 /// A small message to another process and back.

@@ -132,7 +132,7 @@ impl OpenArtifact {
 
     /// Whether its digest is remembered from an earlier run.
     pub fn digest_is_known(&self, memo: &DigestMemo) -> bool {
-        memo.knows(&self.file)
+        self.file.metadata().is_ok_and(|metadata| memo.remembered(&metadata).is_some())
     }
 
     /// The fields of its `artifact_mapped` event.

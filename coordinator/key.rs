@@ -4,7 +4,7 @@
 //! key takes the same walk. What is in it is part of the store's format.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -432,9 +432,11 @@ fn files(detail: &Detail, params: &[(String, Arg)], memo: &mut DigestMemo) -> Re
     let mut found = Vec::new();
     for word in texts(run) {
         let path = dir.join(&word);
-        if !word.is_empty() && path.is_file() {
-            let digest =
-                digest_of(&path, memo).map_err(|error| format!("read {}: {error}", path.display()))?;
+        let metadata =
+            std::fs::metadata(&path).ok().filter(|metadata| !word.is_empty() && metadata.is_file());
+        if let Some(metadata) = metadata {
+            let digest = digest_of_file(&path, &metadata, memo)
+                .map_err(|error| format!("read {}: {error}", path.display()))?;
             found.push(FileRead { word, path, digest });
         }
     }
@@ -448,11 +450,19 @@ fn files(detail: &Detail, params: &[(String, Arg)], memo: &mut DigestMemo) -> Re
 }
 
 fn digest_of(path: &Path, memo: &mut DigestMemo) -> io::Result<Digest> {
+    digest_of_file(path, &std::fs::metadata(path)?, memo)
+}
+
+/// The same, of what was just looked at. A file that is remembered is not even opened.
+fn digest_of_file(path: &Path, metadata: &Metadata, memo: &mut DigestMemo) -> io::Result<Digest> {
     // Before it is opened: the open of a named pipe waits for somebody who writes to it.
-    if !std::fs::metadata(path)?.is_file() {
+    if !metadata.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
-    memo.digest(&File::open(path)?)
+    match memo.remembered(metadata) {
+        Some(digest) => Ok(digest),
+        None => memo.digest(&File::open(path)?),
+    }
 }
 
 fn json_param(params: &[(String, Arg)], name: &str) -> Option<serde_json::Value> {

@@ -255,6 +255,31 @@ fn the_environment_of_a_command_is_what_was_promised() {
 }
 
 #[test]
+fn a_command_finds_its_scratch_directory_empty_whatever_was_done_to_the_one_before() {
+    let tricks = [
+        "true",
+        "touch $FORKYARD_SCRATCH/left",
+        "mkdir -p $FORKYARD_SCRATCH/a/b",
+        "rmdir $FORKYARD_SCRATCH",
+        "chmod 500 $FORKYARD_SCRATCH",
+        "cd $FORKYARD_SCRATCH && { sleep 1000 & }",
+        "true",
+    ];
+    let nodes = tricks.iter().enumerate().map(|(at, trick)| {
+        let needs = if at > 0 { format!("needs = ['n{}']", at - 1) } else { String::new() };
+        let look = "ls -A $FORKYARD_SCRATCH; stat -c %a $FORKYARD_SCRATCH";
+        format!("[[node]]\nid = 'n{at}'\nop = 'exec'\n{needs}\nshell = true\nrun = '{look}; {trick}'\n")
+    });
+    let space = Space::with(&nodes.collect::<String>());
+    space.run_manifest(0);
+    let seen: Vec<String> = (0..tricks.len()).map(|at| space.result_text(&format!("n{at}"))).collect();
+    assert_eq!(seen[0].lines().count(), 1, "it is not empty: {}", seen[0]);
+    for (at, seen_then) in seen.iter().enumerate() {
+        assert_eq!(*seen_then, seen[0], "before {:?}", tricks[at]);
+    }
+}
+
+#[test]
 fn the_output_of_a_command_is_text_json_bytes_or_a_file() {
     let space = Space::with(
         r#"

@@ -70,17 +70,18 @@ impl DigestMemo {
         self
     }
 
-    /// Whether the digest of an open file is remembered.
-    pub fn knows(&self, file: &File) -> bool {
-        file.metadata().is_ok_and(|metadata| self.known.contains_key(&Stamp::of(&metadata).key()))
+    /// The digest of a file of which this is known, if it is remembered.
+    pub fn remembered(&self, metadata: &Metadata) -> Option<Digest> {
+        Digest::from_hex(self.known.get(&Stamp::of(metadata).key())?)
     }
 
     /// The digest of an open file's bytes, read with `pread`.
     pub fn digest(&mut self, file: &File) -> io::Result<Digest> {
-        let stamp = Stamp::of(&file.metadata()?);
-        if let Some(digest) = self.known.get(&stamp.key()).and_then(|hex| Digest::from_hex(hex)) {
+        let metadata = file.metadata()?;
+        if let Some(digest) = self.remembered(&metadata) {
             return Ok(digest);
         }
+        let stamp = Stamp::of(&metadata);
         let digest = self.hash(file)?;
         if stamp.settled() && Stamp::of(&file.metadata()?) == stamp {
             self.known.insert(stamp.key(), digest.to_hex());

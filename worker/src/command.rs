@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, ExitStatus, Stdio};
+use std::sync::OnceLock;
 
 use forkyard_shared::sys;
 use nix::errno::Errno;
@@ -22,6 +23,9 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{AccessFlags, Pid, access};
 
 use crate::log::Log;
+
+/// As much as a pipe holds, unless somebody made it larger.
+const READ_BYTES: usize = 64 << 10;
 
 /// What to run.
 pub struct Command<'a> {
@@ -158,7 +162,7 @@ pub fn run(command: Command, stdout: &mut impl Write, log_limit: usize) -> Resul
     let (program, args) = argv.split_first().ok_or(CommandError::Empty)?;
     let file = find(program, cwd, env)?;
     let (stdin, input) = match stdin {
-        Stdin::Empty => (Stdio::null(), Vec::new()),
+        Stdin::Empty => (nothing().map_err(|error| refused(program, error))?, Vec::new()),
         Stdin::Bytes(bytes) => (Stdio::piped(), bytes),
         Stdin::File(file) => (file.into(), Vec::new()),
     };
@@ -185,9 +189,22 @@ pub fn run(command: Command, stdout: &mut impl Write, log_limit: usize) -> Resul
             killpg(pid(&child), Signal::SIGKILL).ok();
             child.kill().ok();
             child.wait().ok();
-            Err(CommandError::Io { program: program.clone(), error })
+            Err(refused(program, error))
         }
     }
+}
+
+/// Nothing to read. It is opened once for all commands: opening takes longer than copying the descriptor.
+fn nothing() -> io::Result<Stdio> {
+    static NOTHING: OnceLock<File> = OnceLock::new();
+    if NOTHING.get().is_none() {
+        NOTHING.set(File::open("/dev/null")?).ok();
+    }
+    Ok(NOTHING.get().expect("it was set above").try_clone()?.into())
+}
+
+fn refused(program: &str, error: io::Error) -> CommandError {
+    CommandError::Io { program: program.into(), error }
 }
 
 /// The file to execute, as `execvp` would find it, but by the command's own PATH and directory.
@@ -233,24 +250,34 @@ fn pid(child: &Child) -> Pid {
     Pid::from_raw(child.id() as i32)
 }
 
-/// Feeds and drains a command until it has ended.
+/// Feeds and drains a command until it has ended, or until it has closed its end of all pipes: then there is nothing
+/// left to do but to wait for it.
 fn converse(child: &mut Child, mut input: &[u8], stdout: &mut impl Write, log: &mut Log) -> io::Result<()> {
     let end = sys::pidfd_open(pid(child))?;
     let mut to_stdin = child.stdin.take().map(never_waiting).transpose()?;
     let mut from_stdout = child.stdout.take().map(never_waiting).transpose()?;
     let mut from_stderr = child.stderr.take().map(never_waiting).transpose()?;
-    let mut buffer = vec![0; 64 << 10];
-    loop {
+    let mut buffer = Vec::new();
+    while to_stdin.is_some() || from_stdout.is_some() || from_stderr.is_some() {
         // Asked before the pipes are read: what the command wrote, it wrote before it ended, so the
         // reads that follow its end get all of it.
-        let ended = wait_for_any(&end, &to_stdin, [&from_stdout, &from_stderr])?;
+        let Ready { ended, outputs } = wait_for_any(&end, &to_stdin, [&from_stdout, &from_stderr])?;
         feed(&mut to_stdin, &mut input)?;
-        drain(&mut from_stdout, stdout, &mut buffer)?;
-        drain(&mut from_stderr, log, &mut buffer)?;
+        drain(&mut from_stdout, outputs[0], stdout, &mut buffer)?;
+        drain(&mut from_stderr, outputs[1], log, &mut buffer)?;
         if ended {
-            return Ok(());
+            break;
         }
     }
+    Ok(())
+}
+
+/// What was waited for.
+struct Ready {
+    /// Whether the command has ended.
+    ended: bool,
+    /// What may be done with stdout and stderr.
+    outputs: [PollFlags; 2],
 }
 
 /// Our end of a pipe, which the command's end does not notice.
@@ -260,19 +287,20 @@ fn never_waiting(end: impl Into<OwnedFd>) -> io::Result<File> {
     Ok(end)
 }
 
-/// Waits until an open pipe is ready or the command has ended; whether it has.
-fn wait_for_any(end: &OwnedFd, input: &Option<File>, outputs: [&Option<File>; 2]) -> io::Result<bool> {
+/// Waits until an open pipe is ready or the command has ended.
+fn wait_for_any(end: &OwnedFd, input: &Option<File>, outputs: [&Option<File>; 2]) -> io::Result<Ready> {
     let mut fds = vec![PollFd::new(end.as_fd(), PollFlags::POLLIN)];
+    fds.extend(outputs.into_iter().flatten().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
     fds.extend(input.iter().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)));
-    let outputs = outputs.into_iter().flatten();
-    fds.extend(outputs.map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
-    loop {
-        match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) => return Ok(fds[0].any() == Some(true)),
-            Err(Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
+    while let Err(error) = poll(&mut fds, PollTimeout::NONE) {
+        if error != Errno::EINTR {
+            return Err(error.into());
         }
     }
+    let mut seen = fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::POLLIN));
+    let ended = seen.next().is_some_and(|end| !end.is_empty());
+    let of = |pipe: &Option<File>| pipe.as_ref().and_then(|_| seen.next()).unwrap_or(PollFlags::empty());
+    Ok(Ready { ended, outputs: outputs.map(of) })
 }
 
 /// Writes what the pipe takes now, and closes it when nothing is left or nobody reads.
@@ -292,8 +320,21 @@ fn feed(pipe: &mut Option<File>, input: &mut &[u8]) -> io::Result<()> {
 }
 
 /// Moves on what is in the pipe now, and closes it at its end.
-fn drain(pipe: &mut Option<File>, to: &mut impl Write, buffer: &mut [u8]) -> io::Result<()> {
+fn drain(
+    pipe: &mut Option<File>,
+    ready: PollFlags,
+    to: &mut impl Write,
+    buffer: &mut Vec<u8>,
+) -> io::Result<()> {
     let Some(from) = pipe else { return Ok(()) };
+    if !ready.contains(PollFlags::POLLIN) {
+        if !ready.is_empty() {
+            // All writers have closed it, and it is empty.
+            *pipe = None;
+        }
+        return Ok(());
+    }
+    buffer.resize(READ_BYTES, 0);
     // No more than the pipe holds: a writer that never stops, perhaps one that outlives the command,
     // must not keep us here.
     let mut left = fcntl(&*from, FcntlArg::F_GETPIPE_SZ)? as usize;
@@ -440,7 +481,7 @@ mod tests {
         let capacity = fcntl(&reader, FcntlArg::F_GETPIPE_SZ).unwrap() as usize;
         let mut pipe = Some(never_waiting(reader).unwrap());
         let mut refill = Refill(writer, 0);
-        drain(&mut pipe, &mut refill, &mut [0; 300]).unwrap();
+        drain(&mut pipe, PollFlags::POLLIN, &mut refill, &mut Vec::new()).unwrap();
         assert_eq!(refill.1, capacity);
         assert!(pipe.is_some());
     }

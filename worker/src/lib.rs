@@ -2,6 +2,8 @@
 //! run. Knows nothing of graphs, manifests or the store's database.
 
 mod attach;
+#[doc(hidden)]
+pub mod bench;
 mod command;
 mod log;
 mod meter;

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
-use std::io::{BufWriter, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use forkyard_shared::protocol::{LOG_MAX_BYTES, Param};
 use forkyard_shared::sink::Body;
@@ -23,7 +24,11 @@ use crate::task::Task;
 /// How much of an output file is copied at a time.
 const COPY_BYTES: usize = 256 << 10;
 
-pub(super) struct Exec;
+#[derive(Default)]
+pub(super) struct Exec {
+    /// The scratch directory of the command before.
+    scratch: Mutex<Option<Scratch>>,
+}
 
 impl Op for Exec {
     fn signature(&self) -> Signature {
@@ -41,11 +46,20 @@ impl Op for Exec {
     }
 
     fn run(&self, task: &Task) -> Result<Output, Failed> {
-        let scratch = Scratch::make(task)?;
-        let result = run_in(task, &scratch.0);
-        // Before the scratch directory goes, so that nothing writes into it any more.
+        let kept = self.kept().take();
+        let path = || task.tmp_dir().join(format!("{}.d", task.tmp_name()));
+        let scratch = kept.map_or_else(|| Scratch::make(path()), Ok)?;
+        let result = run_in(task, &scratch.path);
+        // Before the scratch directory is looked at, so that nothing writes into it any more.
         reap::kill_children();
+        *self.kept() = Some(scratch).filter(Scratch::is_as_made);
         result
+    }
+}
+
+impl Exec {
+    fn kept(&self) -> MutexGuard<'_, Option<Scratch>> {
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -169,7 +183,7 @@ fn collect(task: &Task, output: &str, stdout: Guarded, scratch: &Path) -> Result
                 Failed::new(format!("output = \"{name}\" names a file in $FORKYARD_SCRATCH, but {why}"))
             })?;
             let mut sink = BufWriter::with_capacity(COPY_BYTES, task.sink());
-            std::io::copy(&mut file, &mut sink)?;
+            io::copy(&mut file, &mut sink)?;
             let sink = sink.into_inner().map_err(|error| error.into_error())?;
             Ok(Output::written(Kind::Bytes, sink.finish()?))
         }
@@ -196,23 +210,69 @@ fn open_inside(dir: &Path, name: &str) -> Result<File, String> {
     }
 }
 
-/// A directory in the store's `tmp/` that is gone when the attempt is over. (If the worker is killed
-/// first, the next run clears it.)
-struct Scratch(PathBuf);
+/// A directory in the store's `tmp/`, empty when a command starts. Most commands leave it alone: then the next one gets
+/// it too, for making and removing one costs a tenth of what a small program takes. (When the worker has ended, the
+/// coordinator clears it away.)
+struct Scratch {
+    path: PathBuf,
+    made: Seen,
+}
+
+/// What tells whether a directory was touched: device, inode, permissions, and the time of the last change.
+type Seen = (u64, u64, u32, (i64, i64));
 
 impl Scratch {
-    fn make(task: &Task) -> Result<Scratch, Failed> {
-        let path = task.tmp_dir().join(format!("{}.d", task.tmp_name()));
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&path)
-            .map_err(|error| Failed::new(format!("make scratch directory {}: {error}", path.display())))?;
-        Ok(Scratch(path))
+    fn make(path: PathBuf) -> Result<Scratch, Failed> {
+        let made = DirBuilder::new().mode(0o700).create(&path).and_then(|()| seen(&path));
+        let made =
+            made.map_err(|error| Failed::new(format!("make scratch directory {}: {error}", path.display())))?;
+        Ok(Scratch { path, made })
     }
+
+    /// Whether nobody could tell it from a new one. The clock of a file system may stand still for some milliseconds, so
+    /// that the time alone does not say that nothing was put into it.
+    fn is_as_made(&self) -> bool {
+        let is_empty = || fs::read_dir(&self.path).is_ok_and(|mut entries| entries.next().is_none());
+        seen(&self.path).is_ok_and(|seen| seen == self.made) && is_empty()
+    }
+}
+
+fn seen(dir: &Path) -> io::Result<Seen> {
+    let of = fs::symlink_metadata(dir)?;
+    Ok((of.dev(), of.ino(), of.mode(), (of.ctime(), of.ctime_nsec())))
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).ok();
+        fs::remove_dir_all(&self.path).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_scratch_directory_serves_again_only_if_nobody_touched_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = || Scratch::make(dir.path().join("scratch")).unwrap();
+        let scratch = make();
+        assert!(scratch.is_as_made());
+        fs::write(scratch.path.join("left"), "").unwrap();
+        assert!(!scratch.is_as_made(), "there is something in it");
+        drop(scratch);
+        let scratch = make();
+        fs::set_permissions(&scratch.path, Permissions::from_mode(0o500)).unwrap();
+        assert!(!scratch.is_as_made(), "nobody may write into it");
+        drop(scratch);
+        let scratch = make();
+        fs::remove_dir(&scratch.path).unwrap();
+        assert!(!scratch.is_as_made(), "it is gone");
+        symlink("/", &scratch.path).unwrap();
+        assert!(!scratch.is_as_made(), "it leads elsewhere");
+        fs::remove_file(&scratch.path).unwrap();
     }
 }

@@ -30,7 +30,7 @@ pub(crate) fn standard() -> Ops {
         .versioned("ann", 1, ann::Ann::default())
         .versioned("lookup", 1, lookup::Lookup)
         .versioned("bytes", 1, bytes::Bytes)
-        .versioned("exec", 1, exec::Exec)
+        .versioned("exec", 1, exec::Exec::default())
         .versioned("race", 1, race::Race)
         .versioned("python", 1, python::Python)
 }
