@@ -390,8 +390,8 @@ impl Engine<'_> {
         let is_list = self.is_list(node);
         let key = (outcome.is_done() && error.is_none() && !is_list).then(|| self.keys.of(node));
         let name = self.nodes.name(node);
-        self.writer.note(&JournalEntry {
-            node: name.to_string(),
+        self.writer.note(JournalEntry {
+            node: name.clone(),
             outcome,
             attempt,
             key,

@@ -14,7 +14,7 @@ use crate::key::{Keys, ResultId, Said};
 use crate::nodes::Nodes;
 use crate::run::RunError;
 use crate::schedule::State;
-use crate::store::{Extra, Lost, Outcome, Record};
+use crate::store::{AtHand, Extra, Lost, Outcome, Record};
 
 /// Fresh nodes looked up in one turn: messages are not kept waiting for longer.
 const LOOK_UPS_A_TURN: usize = 4096;
@@ -88,6 +88,9 @@ impl Engine<'_> {
     }
 
     pub(super) fn make_key(&mut self, node: NodeId) -> Result<Digest, String> {
+        if self.keys.is_early(node) {
+            return Ok(self.keys.of(node));
+        }
         self.walk_key(node, |keys, nodes, said, result| keys.make(nodes, node, said, result))
     }
 
@@ -131,6 +134,11 @@ impl Engine<'_> {
     fn stored(&self, node: NodeId, key: Digest) -> Option<Record> {
         if self.limits.runs_anew(&self.nodes, node) {
             return None;
+        }
+        match self.keys.at_hand(node) {
+            AtHand::Absent => return None,
+            AtHand::Null => return Some(Record::null()),
+            AtHand::Ask | AtHand::Unknown => {}
         }
         self.reader.find(key).unwrap_or_else(|Lost| {
             let name = self.nodes.name(node);

@@ -4,6 +4,7 @@
 //! result that was long in the making, and whenever the run waits for it. Before each commit the
 //! artifacts that the group names are looked at; after it the journal speaks of it.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -38,6 +39,9 @@ const QUEUE_CHUNKS: usize = 16;
 const GROUP_MAX_BYTES: usize = 16 << 20;
 
 /// Entries of the journal that are kept back: nodes may end by the ten thousand at once, when a run ends ...
+const JOURNAL_MAX: usize = 1000;
+
+/// ... unless they are long ...
 const JOURNAL_MAX_BYTES: usize = 64 << 10;
 
 /// ... and those of a group, of which there are fewer if all its nodes have results.
@@ -72,9 +76,12 @@ struct News {
     placed: Vec<(NodeId, Record)>,
 }
 
+/// What became of a node of the run.
+type Entry = JournalEntry<Cow<'static, str>>;
+
 enum ToWriter {
-    /// Results, then encoded entries for the journal, then such of fields.
-    Chunk(Vec<NewResult>, Vec<u8>, Vec<u8>),
+    /// Results, then entries for the journal, then encoded ones of fields.
+    Chunk(Vec<NewResult>, Vec<Entry>, Vec<u8>),
     Flush(Sender<()>),
 }
 
@@ -86,7 +93,9 @@ pub(crate) struct Writer {
     /// Set when there is something to do for the thread: a fold gives way.
     hurry: Arc<AtomicBool>,
     results: Vec<NewResult>,
-    journal: Vec<u8>,
+    journal: Vec<Entry>,
+    /// What these entries say of errors and logs, in bytes.
+    journal_bytes: usize,
     fields: Vec<u8>,
 }
 
@@ -130,6 +139,7 @@ impl Writer {
             hurry,
             results: Vec::new(),
             journal: Vec::new(),
+            journal_bytes: 0,
             fields: Vec::new(),
         })
     }
@@ -143,6 +153,7 @@ impl Writer {
             hurry: Arc::default(),
             results: Vec::new(),
             journal: Vec::new(),
+            journal_bytes: 0,
             fields: Vec::new(),
         }
     }
@@ -153,9 +164,10 @@ impl Writer {
     }
 
     /// Takes an entry for the journal, likewise.
-    pub fn note(&mut self, entry: &JournalEntry) {
-        journal::encode(entry, &mut self.journal);
-        if self.journal.len() > JOURNAL_MAX_BYTES {
+    pub fn note(&mut self, entry: Entry) {
+        self.journal_bytes += entry.log.len() + entry.error.as_ref().map_or(0, String::len);
+        self.journal.push(entry);
+        if self.journal.len() >= JOURNAL_MAX || self.journal_bytes > JOURNAL_MAX_BYTES {
             self.hand_over();
         }
     }
@@ -169,6 +181,7 @@ impl Writer {
     pub fn hand_over(&mut self) {
         if !self.results.is_empty() || !self.journal.is_empty() {
             let (results, journal) = (std::mem::take(&mut self.results), std::mem::take(&mut self.journal));
+            self.journal_bytes = 0;
             let fields = std::mem::take(&mut self.fields);
             self.send(ToWriter::Chunk(results, journal, fields));
         }
@@ -268,7 +281,8 @@ impl Work {
                 Err(RecvTimeoutError::Timeout) => {
                     if self.more_to_fold {
                         self.fold();
-                        fold_early &= self.more_to_fold;
+                        // One that had to give way would have to again: there is time when the run waits.
+                        fold_early &= self.more_to_fold && !self.hurry.load(Relaxed);
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => return self.commit(),
@@ -276,7 +290,7 @@ impl Work {
         }
     }
 
-    fn take(&mut self, results: Vec<NewResult>, journal: &[u8], fields: &[u8]) {
+    fn take(&mut self, results: Vec<NewResult>, journal: &[Entry], fields: &[u8]) {
         let dear = results.iter().any(|result| result.duration > DEAR);
         let within = if dear { SOON.min(self.settings.commit_within) } else { self.settings.commit_within };
         let due = Instant::now() + within;
@@ -291,7 +305,7 @@ impl Work {
             }
         }
         // Only now: the journal must not speak of what is not committed.
-        self.group_journal.extend(journal);
+        journal.iter().for_each(|entry| journal::encode(entry, &mut self.group_journal));
         self.group_fields.extend(fields);
         if self.group_journal.len() > GROUP_JOURNAL_MAX_BYTES {
             return self.commit();
