@@ -22,12 +22,18 @@ use crate::threads;
 const ABREAST: usize = 64;
 
 /// What is known of plain nodes before a run begins.
-#[derive(Default)]
 pub(crate) struct Early {
     /// By node; [`NO_KEY`] of those that are not plain, or need such nodes.
     pub keys: Vec<Digest>,
     /// What is stored under them.
     pub stored: Vec<AtHand>,
+}
+
+impl Early {
+    /// Nothing.
+    pub fn none(plan: &Plan) -> Early {
+        Early { keys: vec![NO_KEY; plan.len()], stored: Vec::new() }
+    }
 }
 
 /// What a plain node's key depends on.
@@ -53,17 +59,7 @@ pub(crate) fn start(
     wanted: impl Fn(NodeId) -> bool + Send + 'static,
     open: impl FnOnce() -> Result<Reader, StoreError> + Send + 'static,
 ) -> io::Result<Making> {
-    let known = |op| {
-        let version = ops.version(op)?.to_le_bytes().to_vec();
-        Some((ops.name(op).into(), version, ops.get(op).signature().effect))
-    };
-    let walk = Walk {
-        graph: &plan.graph,
-        names: &plan.names,
-        ops: &plan.ops,
-        detail_of: &plan.detail_of,
-        known: ops.ids().map(known).collect(),
-    };
+    let walk = Walk::of(plan, ops);
     threads::start("early keys", move || {
         let keys = walk.keys(wanted);
         let reader = open();
@@ -73,6 +69,20 @@ pub(crate) fn start(
 }
 
 impl Walk {
+    fn of(plan: &'static Plan, ops: &Ops) -> Walk {
+        let known = |op| {
+            let version = ops.version(op)?.to_le_bytes().to_vec();
+            Some((ops.name(op).into(), version, ops.get(op).signature().effect))
+        };
+        Walk {
+            graph: &plan.graph,
+            names: &plan.names,
+            ops: &plan.ops,
+            detail_of: &plan.detail_of,
+            known: ops.ids().map(known).collect(),
+        }
+    }
+
     fn keys(&self, wanted: impl Fn(NodeId) -> bool) -> Vec<Digest> {
         let mut keys = vec![NO_KEY; self.ops.len()];
         let (mut text, mut needs) = (Vec::new(), Vec::new());
@@ -109,5 +119,45 @@ impl Walk {
             seen ^= keys[need.index()].0[0];
         }
         black_box(seen);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use super::*;
+    use crate::key::{Keys, Said};
+    use crate::nodes::Nodes;
+    use crate::store::DigestMemo;
+
+    /// A plain node's key is that which the walk over all fields makes; what is not plain is left alone, with all that
+    /// comes after it.
+    #[test]
+    fn early_keys_are_the_keys_that_a_run_makes() {
+        let text = r#"{"id": "c", "op": "noop", "needs": ["b", "a"]}
+            {"id": "a", "op": "noop"}
+            {"id": "b", "op": "noop", "needs": ["a"]}
+            {"id": "salted", "op": "noop", "needs": ["a"], "salt": "x"}
+            {"id": "value", "op": "value", "params": {"value": 1}}
+            {"id": "d", "op": "noop", "needs": ["c", "a", "b"]}
+            {"id": "after", "op": "noop", "needs": ["d", "salted"]}"#;
+        let ops = Ops::standard();
+        let plan = crate::manifest::load(Path::new("-"), Some(text), &ops, &BTreeMap::new()).unwrap();
+        let plan: &'static Plan = Box::leak(Box::new(plan));
+        let early = Walk::of(plan, &ops).keys(|_| true);
+        let place = tempfile::tempdir().unwrap();
+        let keys = Keys::new(plan, &ops, Vec::new(), (DigestMemo::open(place.path()), Early::none(plan)));
+        let mut keys = keys.unwrap();
+        let nodes = Nodes::new(plan);
+        for node in plan.graph.order() {
+            let made = keys.make(&nodes, *node, Said::of(plan.detail(*node)), |_| None).unwrap();
+            let plain = ["a", "b", "c", "d"].contains(&plan.name(*node));
+            let expected = if plain { made } else { NO_KEY };
+            assert_eq!(early[node.index()], expected, "{}", plan.name(*node));
+        }
+        let some = Walk::of(plan, &ops).keys(|node| plan.name(node) != "b");
+        assert_eq!(some[0], NO_KEY, "it needs one that is left out");
     }
 }

@@ -116,7 +116,7 @@ pub(crate) struct Keys<'a> {
 }
 
 impl<'a> Keys<'a> {
-    /// For a plan whose artifacts have these digests.
+    /// For a plan whose artifacts have these digests, some of whose keys were made early.
     ///
     /// # Errors
     /// When the executable cannot be read and an op needs its digest.
@@ -124,7 +124,7 @@ impl<'a> Keys<'a> {
         plan: &'a Plan,
         ops: &'a Ops,
         artifacts: Vec<Digest>,
-        mut memo: DigestMemo,
+        (mut memo, early): (DigestMemo, Early),
     ) -> io::Result<Keys<'a>> {
         let mut build = None;
         let mut versions = Vec::new();
@@ -145,21 +145,14 @@ impl<'a> Keys<'a> {
             artifacts,
             memo,
             versions,
-            keys: vec![NO_KEY; plan.len()],
-            early: Vec::new(),
+            keys: early.keys,
+            early: early.stored,
             needs_of_items: HashMap::new(),
             files: HashMap::new(),
             code: HashMap::new(),
             scratch: Vec::new(),
             needs: Vec::new(),
         })
-    }
-
-    /// Takes over keys that were made before the run.
-    pub fn with_early(mut self, early: Early) -> Keys<'a> {
-        self.keys = early.keys;
-        self.early = early.stored;
-        self
     }
 
     /// What was found beforehand under the key of a node.

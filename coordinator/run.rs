@@ -281,8 +281,12 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     let digests =
         artifacts.iter().map(|artifact| artifact.digest(&mut memo)).collect::<Result<Vec<Digest>, _>>();
     let digests = digests.map_err(RunError::Artifact)?;
-    let keys = Keys::new(plan, ops, digests.clone(), memo)
+    let early = early.join();
+    let (early, reader) =
+        early.map_err(|_| RunError::Internal("the thread that makes keys panicked".into()))?;
+    let keys = Keys::new(plan, ops, digests.clone(), (memo, early))
         .map_err(|e| RunError::Internal(format!("read our executable: {e}")))?;
+    let reader = reader.map_err(RunError::Open)?;
 
     let header = RunHeader {
         given: options.given.clone(),
@@ -312,11 +316,6 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     pool.watch_signals().map_err(|error| RunError::Pool(format!("watch for signals: {error}")))?;
     let writer = Writer::start(&dir, layout, &run_dir, writer_settings(plan, &artifacts, &pool)?)
         .map_err(RunError::Open)?;
-
-    let (early, reader) =
-        early.join().map_err(|_| RunError::Internal("the thread that makes keys panicked".into()))?;
-    let reader = reader.map_err(RunError::Open)?;
-    let keys = keys.with_early(early);
 
     let on_failure = if options.keep_going { OnFailure::Continue } else { plan.settings.on_failure };
     let max_failures = match options.max_failures {
