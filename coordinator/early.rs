@@ -16,7 +16,7 @@ use crate::key::{self, NO_KEY};
 use crate::names::Names;
 use crate::plan::{PLAIN, Plan};
 use crate::store::{AtHand, Reader, StoreError};
-use crate::threads;
+use crate::{room, threads};
 
 /// Nodes whose data is fetched from memory side by side.
 const ABREAST: usize = 64;
@@ -84,7 +84,7 @@ impl Walk {
     }
 
     fn keys(&self, wanted: impl Fn(NodeId) -> bool) -> Vec<Digest> {
-        let mut keys = vec![NO_KEY; self.ops.len()];
+        let mut keys = room::filled(self.ops.len(), NO_KEY);
         let (mut text, mut needs) = (Vec::new(), Vec::new());
         for some in self.graph.order().chunks(ABREAST) {
             self.fetch(some, &keys);

@@ -160,6 +160,11 @@ impl<'a> Keys<'a> {
         self.early.get(node.index()).copied().unwrap_or_default()
     }
 
+    /// Looks at what is known of a node's key.
+    pub fn fetch(&self, node: NodeId) -> u8 {
+        self.keys[node.index()].0[0] ^ self.at_hand(node) as u8
+    }
+
     /// Whether the node has a key that cannot change.
     pub fn is_early(&self, node: NodeId) -> bool {
         self.at_hand(node) != AtHand::Unknown

@@ -9,6 +9,8 @@ use std::hint::black_box;
 
 use hashbrown::DefaultHashBuilder;
 
+use crate::room;
+
 /// An interner. Equal hashes of different names are told apart by the names themselves.
 #[derive(Default)]
 pub(crate) struct Names {
@@ -127,7 +129,7 @@ impl Names {
 
     /// Twice the slots. They stay in the order of their hashes, so that this is one pass over each.
     fn grow(&mut self) {
-        let slots = vec![Slot::default(); (self.slots.len() * 2).max(SLOTS_MIN)];
+        let slots = room::filled((self.slots.len() * 2).max(SLOTS_MIN), Slot::default());
         let before = std::mem::replace(&mut self.slots, slots);
         for slot in before.into_iter().filter(|slot| slot.number != 0) {
             let mut at = self.home(NameHash(slot.hash));

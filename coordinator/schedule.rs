@@ -142,10 +142,11 @@ impl<'g> Scheduler<'g> {
             waiting: graph.needs(node).len() as u32,
             ..Standing::NEW
         };
-        let at: Vec<Standing> = nodes().map(standing).collect();
+        let mut at = room::list(graph.len());
+        at.extend(nodes().map(standing));
         let mut scheduler = Scheduler {
             graph,
-            wanted: at.iter().filter(|at| at.state == State::Waiting).count(),
+            wanted: at.iter().filter(|at: &&Standing| at.state == State::Waiting).count(),
             terms: HashMap::new(),
             late_users: HashMap::new(),
             draining: false,
@@ -341,6 +342,18 @@ impl<'g> Scheduler<'g> {
     /// A ready node that nobody has looked up yet; the caller settles it or calls [`Scheduler::must_run`].
     pub fn next_fresh(&mut self) -> Option<NodeId> {
         if self.has_fresh() { self.fresh.pop() } else { None }
+    }
+
+    /// As many of those as there are, up to a number, in the same order; likewise, but for those that were cancelled
+    /// meanwhile.
+    pub fn next_fresh_ones(&mut self, most: usize, into: &mut Vec<NodeId>) {
+        into.clear();
+        into.extend(std::iter::from_fn(|| self.next_fresh()).take(most));
+    }
+
+    /// Nobody has got round to these.
+    pub fn still_fresh(&mut self, nodes: &[NodeId]) {
+        self.fresh.extend(nodes.iter().rev());
     }
 
     /// The node has no stored result.

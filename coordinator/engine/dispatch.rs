@@ -10,6 +10,7 @@ use forkyard_shared::protocol::Batch;
 use forkyard_worker::Ops;
 
 use super::core::Engine;
+use super::lookup::ABREAST;
 use super::memory::SMALL_BYTES;
 use super::results::Unread;
 use crate::key::Said;
@@ -182,40 +183,15 @@ impl Engine<'_> {
         let mut most = 0;
         loop {
             if at == nodes.len() {
-                let Some(node) = self.scheduler.peek() else { break };
-                if self.nodes.is_concurrent(node) {
+                // Where all workers find enough, several are taken together.
+                let abreast = (self.scheduler.runnable() / (2 * workers)).clamp(1, ABREAST);
+                while nodes.len() < at + abreast && self.take_one(worker, &mut nodes, (&mut limit, &mut most))
+                {
+                }
+                if at == nodes.len() {
                     break;
                 }
-                let kind = self.costs.kind_of(&self.nodes, node);
-                let fits = self.costs.batch(kind, self.scheduler.runnable(), workers);
-                limit = if nodes.is_empty() { fits } else { limit.min(fits) };
-                if nodes.len() >= limit {
-                    break;
-                }
-                let bytes = self.memory_of(node);
-                if self.memory_limit(node).is_some() {
-                    // It goes alone: the limit is its own.
-                    let place = &self.state.places[worker.index()];
-                    // A worker that is not born yet could not be limited.
-                    if !nodes.is_empty() || !place.is_idle() || place.life == Life::Asked {
-                        break;
-                    }
-                    limit = 1;
-                }
-                if !self.state.admission.admits(node, bytes.max(most), worker) {
-                    if !nodes.is_empty() {
-                        break;
-                    }
-                    self.scheduler.take();
-                    self.state.admission.wait(node, bytes);
-                    continue;
-                }
-                self.scheduler.take();
-                if self.claim(node) {
-                    most = most.max(bytes);
-                    nodes.push(node);
-                }
-                continue;
+                self.fetch(nodes[at..].iter().copied());
             }
             if self.nodes.flow(nodes[at]).is_some() {
                 // What comes after it may depend on what it returns.
@@ -268,6 +244,50 @@ impl Engine<'_> {
         }
         self.scheduler.end_chain();
         nodes
+    }
+
+    /// Takes the most urgent node into a batch, where it may be in it; whether the next one may be too. `most` is what the
+    /// largest of them takes: they run one by one.
+    fn take_one(
+        &mut self,
+        worker: WorkerId,
+        nodes: &mut Vec<NodeId>,
+        (limit, most): (&mut usize, &mut u64),
+    ) -> bool {
+        let Some(node) = self.scheduler.peek() else { return false };
+        if self.nodes.is_concurrent(node) {
+            return false;
+        }
+        let kind = self.costs.kind_of(&self.nodes, node);
+        let fits = self.costs.batch(kind, self.scheduler.runnable(), self.state.places.len());
+        *limit = if nodes.is_empty() { fits } else { fits.min(*limit) };
+        if nodes.len() >= *limit {
+            return false;
+        }
+        let bytes = self.memory_of(node);
+        if self.memory_limit(node).is_some() {
+            // It goes alone: the limit is its own.
+            let place = &self.state.places[worker.index()];
+            // A worker that is not born yet could not be limited.
+            if !nodes.is_empty() || !place.is_idle() || place.life == Life::Asked {
+                return false;
+            }
+            *limit = 1;
+        }
+        if !self.state.admission.admits(node, bytes.max(*most), worker) {
+            if !nodes.is_empty() {
+                return false;
+            }
+            self.scheduler.take();
+            self.state.admission.wait(node, bytes);
+            return true;
+        }
+        self.scheduler.take();
+        if self.claim(node) {
+            *most = bytes.max(*most);
+            nodes.push(node);
+        }
+        true
     }
 
     /// Whether memory is so short that what runs has to end first.

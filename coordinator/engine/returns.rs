@@ -38,7 +38,7 @@ impl Engine<'_> {
             self.retire(worker);
             return Ok(());
         };
-        self.fetch(&done);
+        self.fetch(done.iter().map(|completion| completion.node));
         // Before the completions: a node that is given back must be waiting when the one before it fails.
         self.return_nodes(worker, batch, usize::from(returned));
         for completion in done {
@@ -62,12 +62,13 @@ impl Engine<'_> {
     }
 
     /// Looks at what is about to be read of these nodes, all at once. One by one, each would wait for memory.
-    fn fetch(&self, done: &[Completion]) {
+    pub(super) fn fetch(&self, nodes: impl Iterator<Item = NodeId>) {
         let plan = self.nodes.plan;
-        for node in done.iter().map(|completion| completion.node) {
+        for node in nodes {
+            let key = self.keys.fetch(node);
             let own = plan.ops.get(node.index()).map_or(0, |op| op.0 ^ plan.detail_of[node.index()]);
             let name = if node.index() < plan.len() { plan.name(node).len() } else { 0 };
-            black_box(own ^ self.scheduler.fetch(node) ^ u32::from(self.keys.of(node).0[0]) ^ name as u32);
+            black_box(own ^ self.scheduler.fetch(node) ^ u32::from(key) ^ name as u32);
         }
     }
 
