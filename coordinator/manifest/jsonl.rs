@@ -24,6 +24,9 @@ const CHUNK_BYTES: usize = 128 << 10;
 /// Chunks that may be read before they are taken in.
 const CHUNKS_AHEAD: usize = 8;
 
+/// Ids whose data is fetched together: it must still be near when the last of them is taken in.
+const FETCHED: usize = 256;
+
 /// Reads all lines into the builder. Of a long manifest one thread reads the text, while this one takes in what it says.
 pub(super) fn read(source: &Source, builder: &mut Builder) {
     let first = source.text.split_inclusive('\n').next().unwrap_or_default();
@@ -111,8 +114,7 @@ impl<'a> Chunk<'a> {
     }
 
     fn take_in(self, source: &Source, builder: &mut Builder) {
-        builder.fetch(&self.hashes);
-        let (mut needs, mut hashes) = (self.needs.as_slice(), self.hashes.as_slice());
+        let (mut needs, mut hashes, mut fetched) = (self.needs.as_slice(), self.hashes.as_slice(), 0);
         for (at, line) in self.lines {
             let node = match line {
                 Ok(node) => node,
@@ -124,6 +126,11 @@ impl<'a> Chunk<'a> {
                     continue;
                 }
             };
+            if fetched < 1 + node.needs {
+                fetched = hashes.len().min(FETCHED.max(1 + node.needs));
+                builder.fetch(&hashes[..fetched]);
+            }
+            fetched -= 1 + node.needs;
             let (own_needs, own_hashes);
             (own_needs, needs) = needs.split_at(node.needs);
             (own_hashes, hashes) = hashes.split_at(1 + node.needs);

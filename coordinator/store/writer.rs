@@ -47,8 +47,11 @@ const JOURNAL_MAX_BYTES: usize = 64 << 10;
 /// ... and those of a group, of which there are fewer if all its nodes have results.
 const GROUP_JOURNAL_MAX_BYTES: usize = 512 << 10;
 
-/// The store is folded after this long without a result.
+/// The store is folded after this long without a result ...
 const FOLD_AFTER: Duration = Duration::from_millis(500);
+
+/// ... or after this long, if that is due: a run that never waits would only be slowed down, for a fold gives way to it.
+const FOLD_SOON: Duration = Duration::from_millis(50);
 
 /// What a writer needs to know.
 pub(crate) struct WriterSettings {
@@ -267,7 +270,7 @@ impl Work {
         loop {
             let wait = match self.due {
                 Some(due) => due.saturating_duration_since(Instant::now()),
-                None if fold_early => Duration::ZERO,
+                None if fold_early => FOLD_SOON,
                 None if self.more_to_fold => FOLD_AFTER,
                 None => Duration::from_secs(3600),
             };
@@ -281,8 +284,7 @@ impl Work {
                 Err(RecvTimeoutError::Timeout) => {
                     if self.more_to_fold {
                         self.fold();
-                        // One that had to give way would have to again: there is time when the run waits.
-                        fold_early &= self.more_to_fold && !self.hurry.load(Relaxed);
+                        fold_early &= self.more_to_fold;
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => return self.commit(),
