@@ -4,9 +4,13 @@
 //! A million names do not fit the processor's caches, so that a look-up is mostly waiting for memory. A slot of the
 //! table holds all that tells most names apart, and [`Names::fetch`] has many look-ups wait at the same time.
 
+use std::borrow::Cow;
 use std::hash::BuildHasher;
 use std::hint::black_box;
 
+use bincode::Encode;
+use bincode::enc::Encoder;
+use bincode::error::EncodeError;
 use hashbrown::DefaultHashBuilder;
 
 use crate::room;
@@ -155,6 +159,21 @@ impl Names {
     /// All names, by number.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         (0..self.len() as u32).map(|number| self.get(number))
+    }
+}
+
+/// A name that is looked at when somebody needs it: before that it need not be fetched from memory.
+pub(crate) enum NameRef {
+    Numbered(&'static Names, u32),
+    Text(Cow<'static, str>),
+}
+
+impl Encode for NameRef {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        match self {
+            NameRef::Numbered(names, number) => names.get(*number).encode(encoder),
+            NameRef::Text(text) => text.encode(encoder),
+        }
     }
 }
 

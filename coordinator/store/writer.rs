@@ -4,7 +4,6 @@
 //! result that was long in the making, and whenever the run waits for it. Before each commit the
 //! artifacts that the group names are looked at; after it the journal speaks of it.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,6 +25,7 @@ use super::journal::{self, JournalEntry};
 use super::record::Record;
 use super::runs::RunDir;
 use crate::fields::KeyFields;
+use crate::names::NameRef;
 use crate::threads;
 
 /// A result that took longer than this to compute is committed within [`SOON`].
@@ -80,7 +80,7 @@ struct News {
 }
 
 /// What became of a node of the run.
-type Entry = JournalEntry<Cow<'static, str>>;
+type Entry = JournalEntry<NameRef>;
 
 enum ToWriter {
     /// Results, then entries for the journal, then encoded ones of fields.
