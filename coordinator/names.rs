@@ -128,7 +128,7 @@ impl Names {
     }
 
     fn home(&self, hash: NameHash) -> usize {
-        (u64::from(hash.0) * self.slots.len() as u64 >> 32) as usize
+        ((u64::from(hash.0) * self.slots.len() as u64) >> 32) as usize
     }
 
     /// Twice the slots. They stay in the order of their hashes, so that this is one pass over each.
@@ -168,12 +168,23 @@ pub(crate) enum NameRef {
     Text(Cow<'static, str>),
 }
 
+impl NameRef {
+    fn as_str(&self) -> &str {
+        match self {
+            NameRef::Numbered(names, number) => names.get(*number),
+            NameRef::Text(text) => text,
+        }
+    }
+
+    /// Looks at it, so that it need not be waited for later.
+    pub fn fetch(&self) -> u8 {
+        self.as_str().as_bytes()[0]
+    }
+}
+
 impl Encode for NameRef {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
-        match self {
-            NameRef::Numbered(names, number) => names.get(*number).encode(encoder),
-            NameRef::Text(text) => text.encode(encoder),
-        }
+        self.as_str().encode(encoder)
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::hint::black_box;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -307,6 +308,7 @@ impl Work {
             }
         }
         // Only now: the journal must not speak of what is not committed.
+        black_box(journal.iter().fold(0, |seen, entry| seen ^ entry.node.fetch()));
         journal.iter().for_each(|entry| journal::encode(entry, &mut self.group_journal));
         self.group_fields.extend(fields);
         if self.group_journal.len() > GROUP_JOURNAL_MAX_BYTES {
