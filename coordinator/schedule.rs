@@ -273,7 +273,8 @@ impl<'g> Scheduler<'g> {
         }
     }
 
-    fn graph_users(&self, node: NodeId) -> &'g [NodeId] {
+    /// The nodes of the plan that wait for it.
+    pub fn graph_users(&self, node: NodeId) -> &'g [NodeId] {
         if node.index() < self.graph.len() { self.graph.users(node) } else { &[] }
     }
 

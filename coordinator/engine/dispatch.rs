@@ -178,7 +178,7 @@ impl Engine<'_> {
     /// The most urgent nodes that fit one batch, with successors that need nothing outside it.
     pub(super) fn collect_batch(&mut self, worker: WorkerId) -> Vec<NodeId> {
         let workers = self.state.places.len();
-        let (mut nodes, mut limit, mut at) = (Vec::new(), 1, 0);
+        let (mut nodes, mut limit, mut at, mut fetched) = (Vec::new(), 1, 0, 0);
         // What the largest of them takes: they run one by one.
         let mut most = 0;
         loop {
@@ -191,7 +191,10 @@ impl Engine<'_> {
                 if at == nodes.len() {
                     break;
                 }
+            }
+            if at >= fetched {
                 self.fetch(nodes[at..].iter().copied());
+                fetched = nodes.len();
             }
             if self.nodes.flow(nodes[at]).is_some() {
                 // What comes after it may depend on what it returns.

@@ -65,9 +65,11 @@ impl Engine<'_> {
     pub(super) fn fetch(&self, nodes: impl Iterator<Item = NodeId>) {
         let plan = self.nodes.plan;
         for node in nodes {
-            let key = self.keys.fetch(node);
-            let own = plan.ops.get(node.index()).map_or(0, |op| op.0 ^ plan.detail_of[node.index()]);
-            black_box(own ^ self.scheduler.fetch(node) ^ u32::from(key));
+            let said =
+                |node: NodeId| plan.ops.get(node.index()).map_or(0, |op| op.0 ^ plan.detail_of[node.index()]);
+            let users = self.scheduler.graph_users(node).iter();
+            let users = users.fold(0, |seen, user| seen ^ said(*user) ^ self.keys.at_hand(*user) as u32);
+            black_box(said(node) ^ users ^ self.scheduler.fetch(node) ^ u32::from(self.keys.fetch(node)));
         }
     }
 
