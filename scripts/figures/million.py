@@ -11,13 +11,15 @@ NEEDS, RUNS, SEED = 3, 3, 7
 GOAL_COLD_S, GOAL_WARM_S, GOAL_MB = 2.5, 1.2, 250
 
 
-def write(path, nodes, seed):
-    """The manifest; its needs are the same for a seed. How many needs there are in all."""
+def write(path, nodes, seed, layer=None):
+    """The manifest; its needs are the same for a seed: of all nodes before, or of the layer before. How many needs there are
+    in all."""
     choose, edges = random.Random(seed).randrange, 0
     with open(path, "w") as file:
         file.write('{"forkyard": 1}\n')
         for node in range(nodes):
-            needs = {choose(node) for _ in range(NEEDS)} if node else ()
+            end = node // layer * layer if layer else node
+            needs = {choose(end - layer if layer else 0, end) for _ in range(NEEDS)} if end else ()
             edges += len(needs)
             listed = ", ".join(f'"node-{need}"' for need in needs)
             file.write(f'{{"id": "node-{node}", "op": "noop", "needs": [{listed}]}}\n')
@@ -39,11 +41,12 @@ def peak_mb():
 
 def main():
     size = {"type": int, "default": 1_000_000, "metavar": "N", "help": "so many nodes"}
-    args = common.arguments(__doc__, nodes=size)
-    print(f"{args.nodes:,} nodes, seed {SEED}")
+    layer = {"type": int, "metavar": "N", "help": "in layers of so many, each of which needs nodes of the one before"}
+    args = common.arguments(__doc__, nodes=size, layer=layer)
+    print(f"{args.nodes:,} nodes{f' in layers of {args.layer}' if args.layer else ''}, seed {SEED}")
     with common.scratch() as dir:
         manifest = dir / "million.jsonl"
-        edges = write(manifest, args.nodes, SEED)
+        edges = write(manifest, args.nodes, SEED, args.layer)
         print(f"{edges:,} needs, {manifest.stat().st_size / 1e6:.0f} MB")
         cold = [common.run(args.forkyard, manifest, dir / f"store-{i}", "--workers", "2") for i in range(RUNS)]
         store = sum(file.stat().st_size for file in (dir / "store-0").rglob("*") if file.is_file())
@@ -51,8 +54,11 @@ def main():
         warm = [common.run(args.forkyard, manifest, dir / "store-0", "--workers", "2") for _ in range(RUNS)]
         cold_s = checked("cold", cold, "ran", args.nodes)
         warm_s = checked("again", warm, "cached", args.nodes)
-    million = args.nodes == 1_000_000
-    goal = lambda limit: common.at_most(limit) if million else None
+    million = args.nodes == 1_000_000 and not args.layer
+
+    def goal(limit):
+        return common.at_most(limit) if million else None
+
     common.table(
         ("cold, s (median)", cold_s, goal(GOAL_COLD_S)),
         ("cold, nodes/s", args.nodes / cold_s, None),
