@@ -105,6 +105,10 @@ impl Admission {
 
     /// The node does not wait any more, and will not start; whether it did.
     pub fn forget(&mut self, node: NodeId) -> bool {
+        // Mostly nobody has waited.
+        if self.since.is_empty() {
+            return false;
+        }
         let Some(since) = self.since.remove(&node) else { return false };
         let waited = self.order.remove(&since);
         waited.is_some_and(|(_, bytes)| self.waiting.remove(&(class_of(bytes), since)).is_some())

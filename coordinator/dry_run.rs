@@ -10,6 +10,7 @@ use forkyard_shared::ids::NodeId;
 
 use crate::context_file::Vars;
 use crate::cost::Costs;
+use crate::early::Early;
 use crate::engine::{Contexts, Engine, Progressing, Provision, Watched};
 use crate::graph::{Graph, GraphBuilder};
 use crate::init::Runtime;
@@ -97,7 +98,7 @@ impl DryRun {
         let mut memo = DigestMemo::open(&dir.path);
         let artifacts = open_artifacts(plan)?;
         let digests = artifacts.iter().map(|artifact| artifact.digest(&mut memo)).collect::<Result<_, _>>();
-        let keys = Keys::new(plan, ops, digests.map_err(RunError::Artifact)?, memo)
+        let keys = Keys::new(plan, ops, digests.map_err(RunError::Artifact)?, (memo, Early::none(plan)))
             .map_err(|error| RunError::Internal(format!("read our executable: {error}")))?;
         // No store yet: everything would run.
         let layout = dir.layout().unwrap_or_default();

@@ -2,6 +2,8 @@
 
 use forkyard_shared::ids::NodeId;
 
+use crate::room;
+
 /// Edges in both directions: 8 bytes an edge, 8 bytes a node.
 pub(crate) struct Graph {
     needs: Rows,
@@ -50,7 +52,7 @@ impl GraphBuilder {
     pub fn build(self) -> Result<Graph, Vec<NodeId>> {
         let needs = self.0;
         let nodes = needs.starts.len() - 1;
-        let mut starts = vec![0u32; nodes + 1];
+        let mut starts = room::filled(nodes + 1, 0u32);
         for need in &needs.items {
             starts[need.index() + 1] += 1;
         }
@@ -58,7 +60,7 @@ impl GraphBuilder {
             starts[node + 1] += starts[node];
         }
         let mut next = starts.clone();
-        let mut items = vec![NodeId(0); needs.items.len()];
+        let mut items = room::filled(needs.items.len(), NodeId(0));
         for node in (0..nodes).map(NodeId::new) {
             for need in needs.of(node) {
                 items[next[need.index()] as usize] = node;

@@ -15,14 +15,18 @@ use forkyard_shared::ids::NodeId;
 use forkyard_shared::value::Kind;
 use forkyard_worker::Ops;
 
+use crate::early::Early;
 use crate::engine::StateRead;
 use crate::nodes::Nodes;
 use crate::plan::{Arg, Detail, Over, Plan};
 use crate::room;
-use crate::store::{DigestMemo, Stamp};
+use crate::store::{AtHand, DigestMemo, Stamp};
 
 /// Changes when the meaning of the walk changes: then every key is new.
-const KEY_VERSION: u8 = 1;
+pub(crate) const KEY_VERSION: u8 = 1;
+
+/// What stands for a key that was not made.
+pub(crate) const NO_KEY: Digest = Digest([0; 32]);
 
 /// What a field of a key is. The numbers are part of the store's format.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +63,29 @@ pub(crate) enum Field {
     Environment = 19,
 }
 
+/// Appends a field to what is hashed.
+pub(crate) fn push(text: &mut Vec<u8>, field: Field, bytes: &[u8]) {
+    text.push(field as u8);
+    text.extend((bytes.len() as u32).to_le_bytes());
+    text.extend(bytes);
+}
+
+/// How every walk begins: with the op, its version and, where each node of it is to be run, the node's id.
+pub(crate) fn begin((op, version, id): (&str, &[u8], Option<&str>), mut each: impl FnMut(Field, &[u8])) {
+    each(Field::Op, op.as_bytes());
+    each(Field::OpVersion, version);
+    if let Some(id) = id {
+        each(Field::Node, id.as_bytes());
+    }
+}
+
+/// How every walk ends: with the keys of what is only needed, by key, so that the order in which needs are written down
+/// does not matter.
+pub(crate) fn end(needs: &mut [Digest], mut each: impl FnMut(Field, &[u8])) {
+    needs.sort_unstable();
+    needs.iter().for_each(|need| each(Field::Need, &need.0));
+}
+
 /// A finished node's result, as far as keys care.
 #[derive(Clone, Copy)]
 pub(crate) struct ResultId {
@@ -75,6 +102,8 @@ pub(crate) struct Keys<'a> {
     versions: Vec<Vec<u8>>,
     /// Keys of nodes that have one.
     keys: Vec<Digest>,
+    /// Stored results of plain nodes, which were looked up beforehand.
+    early: Vec<AtHand>,
     /// What stands in the keys of items for what their nodes only need.
     needs_of_items: HashMap<NodeId, Option<Digest>>,
     /// What the keys of unsettled nodes say of files.
@@ -87,7 +116,7 @@ pub(crate) struct Keys<'a> {
 }
 
 impl<'a> Keys<'a> {
-    /// For a plan whose artifacts have these digests.
+    /// For a plan whose artifacts have these digests, some of whose keys were made early.
     ///
     /// # Errors
     /// When the executable cannot be read and an op needs its digest.
@@ -95,7 +124,7 @@ impl<'a> Keys<'a> {
         plan: &'a Plan,
         ops: &'a Ops,
         artifacts: Vec<Digest>,
-        mut memo: DigestMemo,
+        (mut memo, early): (DigestMemo, Early),
     ) -> io::Result<Keys<'a>> {
         let mut build = None;
         let mut versions = Vec::new();
@@ -116,13 +145,29 @@ impl<'a> Keys<'a> {
             artifacts,
             memo,
             versions,
-            keys: vec![Digest([0; 32]); plan.len()],
+            keys: early.keys,
+            early: early.stored,
             needs_of_items: HashMap::new(),
             files: HashMap::new(),
             code: HashMap::new(),
             scratch: Vec::new(),
             needs: Vec::new(),
         })
+    }
+
+    /// What was found beforehand under the key of a node.
+    pub fn at_hand(&self, node: NodeId) -> AtHand {
+        self.early.get(node.index()).copied().unwrap_or_default()
+    }
+
+    /// Looks at what is known of a node's key.
+    pub fn fetch(&self, node: NodeId) -> u8 {
+        self.keys[node.index()].0[0] ^ self.at_hand(node) as u8
+    }
+
+    /// Whether the node has a key that cannot change.
+    pub fn is_early(&self, node: NodeId) -> bool {
+        self.at_hand(node) != AtHand::Unknown
     }
 
     /// The key of a node all of whose needs have theirs.
@@ -132,12 +177,12 @@ impl<'a> Keys<'a> {
 
     /// There will be so many nodes in all.
     pub fn expect(&mut self, nodes: usize) {
-        room::take(&mut self.keys, nodes, Digest([0; 32]));
+        room::take(&mut self.keys, nodes, NO_KEY);
     }
 
     /// Makes room for one more node.
     pub fn add(&mut self) {
-        self.keys.push(Digest([0; 32]));
+        self.keys.push(NO_KEY);
     }
 
     /// What stands for a node that has no key of its own: a list of items, or one that did not succeed.
@@ -181,9 +226,7 @@ impl<'a> Keys<'a> {
         text.push(KEY_VERSION);
         let walked = self.walk(nodes, node, said, result, |field, bytes| {
             also(field, bytes);
-            text.push(field as u8);
-            text.extend((bytes.len() as u32).to_le_bytes());
-            text.extend(bytes);
+            push(&mut text, field, bytes);
         });
         let key = Digest::of(&text);
         self.scratch = text;
@@ -201,11 +244,8 @@ impl<'a> Keys<'a> {
         let plan = nodes.plan;
         let (op, followed) = (nodes.op(node), said.followed);
         let signature = self.ops.get(op).signature();
-        each(Field::Op, self.ops.name(op).as_bytes());
-        each(Field::OpVersion, &self.versions[op.index()]);
-        if signature.effect {
-            each(Field::Node, nodes.name(node).as_bytes());
-        }
+        let id = signature.effect.then(|| nodes.name(node));
+        begin((self.ops.name(op), &self.versions[op.index()], id.as_deref()), &mut each);
         let mut read = Vec::new();
         if let Some(detail) = nodes.detail(node) {
             read.extend(&detail.reads);
@@ -305,9 +345,7 @@ impl<'a> Keys<'a> {
             }
             None => self.needs.extend(order_only.map(|need| self.keys[need.index()])),
         }
-        // By key, so that the order in which needs are written down does not matter.
-        self.needs.sort_unstable();
-        self.needs.iter().for_each(|need| each(Field::Need, &need.0));
+        end(&mut self.needs, each);
         Ok(())
     }
 
@@ -362,7 +400,9 @@ impl<'a> Keys<'a> {
 
     /// Nobody will ask about the node's files any more.
     pub fn settled(&mut self, node: NodeId) {
-        self.files.remove(&node);
+        if !self.files.is_empty() {
+            self.files.remove(&node);
+        }
     }
 
     /// Remembers the digests that were computed.

@@ -33,6 +33,7 @@ mod counts;
 mod crew;
 mod doctor;
 mod dry_run;
+mod early;
 mod engine;
 mod export;
 mod expr;

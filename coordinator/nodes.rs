@@ -7,6 +7,7 @@ use std::rc::Rc;
 use forkyard_shared::ids::{ArtifactId, NodeId, OpId};
 
 use crate::code::Call;
+use crate::names::NameRef;
 use crate::plan::{Detail, Flow, Plan};
 use crate::room::{self, NODES_MAX};
 
@@ -153,6 +154,14 @@ impl Nodes {
         }
         let (plan, number, _) = self.home(node);
         plan.name(number).into()
+    }
+
+    /// The same for somebody who will look at it later.
+    pub fn name_ref(&self, node: NodeId) -> NameRef {
+        match self.later(node) {
+            None => NameRef::Numbered(&self.plan.names, node.0),
+            Some(_) => NameRef::Text(self.name(node)),
+        }
     }
 
     pub fn op(&self, node: NodeId) -> OpId {

@@ -5,6 +5,7 @@ use std::time::Instant;
 use forkyard_shared::ids::{NodeId, WorkerId};
 use forkyard_shared::pulse::SLOTS;
 
+use crate::cost::CostKind;
 use crate::engine::Activity;
 
 /// The place of a worker in the pool.
@@ -82,6 +83,8 @@ pub(crate) struct Sent {
     pub number: u32,
     /// In the order in which they are run; those before `next` have ended.
     pub nodes: Vec<NodeId>,
+    /// Of what kinds they are.
+    pub kinds: Vec<CostKind>,
     next: usize,
 }
 
@@ -132,8 +135,8 @@ impl Place {
         self.slots.iter().all(Option::is_none)
     }
 
-    pub fn sent(&mut self, slot: usize, number: u32, nodes: Vec<NodeId>) {
-        self.slots[slot] = Some(Sent { number, nodes, next: 0 });
+    pub fn sent(&mut self, slot: usize, number: u32, nodes: Vec<NodeId>, kinds: Vec<CostKind>) {
+        self.slots[slot] = Some(Sent { number, nodes, kinds, next: 0 });
     }
 
     /// The slots in use, with their batches, the older first.
@@ -208,7 +211,7 @@ mod tests {
     #[test]
     fn a_batch_shrinks_from_both_ends() {
         let mut place = Place::default();
-        place.sent(0, 9, [1, 2, 3].map(NodeId).to_vec());
+        place.sent(0, 9, [1, 2, 3].map(NodeId).to_vec(), Vec::new());
         assert!(!place.ended(9, NodeId(2)), "out of turn");
         assert!(!place.ended(8, NodeId(1)), "no such batch");
         assert!(place.ended(9, NodeId(1)));
@@ -221,8 +224,8 @@ mod tests {
     #[test]
     fn what_a_dead_worker_held_comes_back() {
         let mut place = Place::default();
-        place.sent(0, 1, vec![NodeId(1), NodeId(2)]);
-        place.sent(1, 2, vec![NodeId(3)]);
+        place.sent(0, 1, vec![NodeId(1), NodeId(2)], Vec::new());
+        place.sent(1, 2, vec![NodeId(3)], Vec::new());
         assert_eq!(place.free_slot(), None);
         assert!(place.ended(1, NodeId(1)));
         assert_eq!(place.abandon(), [NodeId(2), NodeId(3)]);

@@ -4,8 +4,24 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
+use forkyard_shared::sys;
+
 /// Nobody takes room for more nodes than this beforehand; beyond it lists grow as they fill.
 pub(crate) const NODES_MAX: usize = 1 << 24;
+
+/// An empty list with room for so many elements, in large pages if that is much.
+pub(crate) fn list<T>(capacity: usize) -> Vec<T> {
+    let mut list = Vec::with_capacity(capacity);
+    sys::prefer_large_pages(list.spare_capacity_mut());
+    list
+}
+
+/// So many of the same, likewise.
+pub(crate) fn filled<T: Copy>(count: usize, element: T) -> Vec<T> {
+    let mut list = list(count);
+    list.resize(count, element);
+    list
+}
 
 /// Has a list hold so many elements in all without growing. The memory is written to, so that it is there: the kernel
 /// gives a page only when somebody does.

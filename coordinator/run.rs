@@ -36,7 +36,7 @@ use crate::store::{
     DigestMemo, Layout, Lock, Reader, RunDir, RunHeader, RunSummary, StoreDir, StoreError, Writer,
     WriterSettings, latest_summary,
 };
-use crate::{sample, text, threads};
+use crate::{early, sample, text, threads};
 
 /// What the user asks for beside the manifest.
 pub(crate) struct RunOptions {
@@ -187,8 +187,11 @@ impl RunResult {
     }
 }
 
-/// Results of a store that is learnt before anybody knows what will be looked up.
+/// Results of a store that is learnt before anybody knows what will be looked up ...
 const LEARN_EARLY: u64 = 200_000;
+
+/// ... or one for so many bytes of the manifest: a node is hardly shorter.
+const BYTES_PER_NODE: u64 = 40;
 
 /// Runs a manifest.
 ///
@@ -202,7 +205,8 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     // While the manifest is read: most of a run without changes is reading these two.
     let early = {
         let dir = dir.clone();
-        threads::start("early look", move || Reader::look(&dir, LEARN_EARLY).ok())
+        let bytes = std::fs::metadata(&options.manifest).map_or(0, |metadata| metadata.len());
+        threads::start("early look", move || Reader::look(&dir, LEARN_EARLY.max(bytes / BYTES_PER_NODE)).ok())
     };
     let early = early.map_err(|error| RunError::Pool(format!("start a thread: {error}")))?;
     let mut plan = manifest::load(&options.manifest, options.text.as_deref(), ops, &options.given)
@@ -219,6 +223,13 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     let wanted_layout = plan.settings.wanted_layout();
     let (lock, layout) = dir.prepare(wanted_layout.unwrap_or_default()).map_err(RunError::Open)?;
     let lock = &lock;
+    let early = {
+        let (dir, wanted) = (dir.clone(), wanted.clone());
+        let count = (0..plan.len()).map(NodeId::new).filter(|node| wanted(*node)).count();
+        let open = move || Reader::for_run(&dir, layout, count, early.join().unwrap_or(None));
+        early::start(plan, ops, wanted, open)
+    };
+    let early = early.map_err(|error| RunError::Pool(format!("start a thread: {error}")))?;
 
     let costs = Costs::new(ops.names(), &plan.labels(), &before.learnt);
     let mut scheduler = Scheduler::new(&plan.graph, urgencies(plan, &costs), wanted).with_terms(plan.terms());
@@ -270,10 +281,12 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     let digests =
         artifacts.iter().map(|artifact| artifact.digest(&mut memo)).collect::<Result<Vec<Digest>, _>>();
     let digests = digests.map_err(RunError::Artifact)?;
-    let keys = Keys::new(plan, ops, digests.clone(), memo)
+    let early = early.join();
+    let (early, reader) =
+        early.map_err(|_| RunError::Internal("the thread that makes keys panicked".into()))?;
+    let keys = Keys::new(plan, ops, digests.clone(), (memo, early))
         .map_err(|e| RunError::Internal(format!("read our executable: {e}")))?;
-    let reader = Reader::for_run(&dir, layout, scheduler.wanted(), early.join().unwrap_or(None))
-        .map_err(RunError::Open)?;
+    let reader = reader.map_err(RunError::Open)?;
 
     let header = RunHeader {
         given: options.given.clone(),
@@ -406,7 +419,7 @@ pub(crate) fn choose(
     plan: &Plan,
     only: &Only,
     refresh: &[String],
-) -> Result<(impl Fn(NodeId) -> bool + use<>, HashSet<NodeId>), RunError> {
+) -> Result<(impl Fn(NodeId) -> bool + Clone + Send + use<>, HashSet<NodeId>), RunError> {
     let only = only.nodes(plan)?;
     let refresh = nodes_named(plan, refresh)?;
     let marks = only.map(|only| plan.graph.with_needs(&only.into_iter().collect::<Vec<_>>()));

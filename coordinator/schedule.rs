@@ -91,11 +91,27 @@ mod mark {
     pub const OUTLIVES: u8 = 64;
 }
 
+/// Where a node stands. Whoever asks for one of these asks for the others: together they are fetched from memory once.
+#[derive(Clone, Copy)]
+struct Standing {
+    state: State,
+    marks: u8,
+    /// How many of its needs it still waits for.
+    waiting: u32,
+    /// How many of those are in the batch being made. Zero between batches.
+    batched: u32,
+}
+
+impl Standing {
+    /// Waits for nothing.
+    const NEW: Standing = Standing { state: State::Waiting, marks: 0, waiting: 0, batched: 0 };
+}
+
 /// The state of a run.
 pub(crate) struct Scheduler<'g> {
     graph: &'g Graph,
-    state: Vec<State>,
-    marks: Vec<u8>,
+    /// Where each node stands.
+    at: Vec<Standing>,
     terms: HashMap<NodeId, Terms>,
     /// Edges that came while the run went on, by the node that is needed.
     late_users: HashMap<NodeId, Vec<NodeId>>,
@@ -103,10 +119,6 @@ pub(crate) struct Scheduler<'g> {
     draining: bool,
     /// Nodes that were cancelled or blocked since somebody asked.
     left_out: Vec<NodeId>,
-    /// How many of its needs each node still waits for.
-    waiting: Vec<u32>,
-    /// How many of those are in the batch being made. All zero between batches.
-    batched: Vec<u32>,
     touched: Vec<NodeId>,
     urgency: Vec<Urgency>,
     fresh: Vec<NodeId>,
@@ -125,19 +137,21 @@ impl<'g> Scheduler<'g> {
     /// All nodes waiting, but for those that `wanted` leaves out.
     pub fn new(graph: &'g Graph, urgency: Vec<Urgency>, wanted: impl Fn(NodeId) -> bool) -> Scheduler<'g> {
         let nodes = || (0..graph.len()).map(NodeId::new);
-        let state: Vec<State> =
-            nodes().map(|n| if wanted(n) { State::Waiting } else { State::Unwanted }).collect();
+        let standing = |node| Standing {
+            state: if wanted(node) { State::Waiting } else { State::Unwanted },
+            waiting: graph.needs(node).len() as u32,
+            ..Standing::NEW
+        };
+        let mut at = room::list(graph.len());
+        at.extend(nodes().map(standing));
         let mut scheduler = Scheduler {
             graph,
-            wanted: state.iter().filter(|s| **s == State::Waiting).count(),
-            marks: vec![0; state.len()],
+            wanted: at.iter().filter(|at: &&Standing| at.state == State::Waiting).count(),
             terms: HashMap::new(),
             late_users: HashMap::new(),
             draining: false,
             left_out: Vec::new(),
-            state,
-            waiting: nodes().map(|n| graph.needs(n).len() as u32).collect(),
-            batched: vec![0; graph.len()],
+            at,
             touched: Vec::new(),
             urgency,
             fresh: Vec::new(),
@@ -161,7 +175,7 @@ impl<'g> Scheduler<'g> {
 
     /// The failures of these nodes harm nobody.
     pub fn excuse(&mut self, node: NodeId) {
-        self.marks[node.index()] |= mark::EXCUSED;
+        self.at[node.index()].marks |= mark::EXCUSED;
     }
 
     /// Whether its failure harms nobody.
@@ -185,34 +199,29 @@ impl<'g> Scheduler<'g> {
     }
 
     fn has(&self, node: NodeId, mark: u8) -> bool {
-        self.marks[node.index()] & mark != 0
+        self.at[node.index()].marks & mark != 0
     }
 
     /// A need of this node routes elsewhere.
     pub fn do_not_choose(&mut self, node: NodeId) {
-        self.marks[node.index()] |= mark::NOT_CHOSEN;
+        self.at[node.index()].marks |= mark::NOT_CHOSEN;
     }
 
     /// There will be so many nodes in all.
     pub fn expect(&mut self, nodes: usize) {
-        room::take(&mut self.state, nodes, State::Waiting);
-        room::take(&mut self.marks, nodes, 0);
-        room::take(&mut self.batched, nodes, 0);
+        room::take(&mut self.at, nodes, Standing::NEW);
         room::take(&mut self.urgency, nodes, Urgency { priority: 0, remaining: 0.0 });
-        room::take(&mut self.waiting, nodes, 0);
         room::take(&mut self.turns, nodes - self.graph.len(), 0);
     }
 
     /// A node that comes into being, like `model` in how it takes failures. It waits for nothing, and is to be
     /// entered.
     pub fn add(&mut self, urgency: Urgency, model: NodeId) -> NodeId {
-        let node = NodeId::new(self.state.len());
-        self.state.push(State::Waiting);
-        self.marks.push(self.marks[model.index()] & (mark::EXCUSED | mark::OUTLIVES));
-        self.batched.push(0);
+        let node = NodeId::new(self.at.len());
+        let marks = self.at[model.index()].marks & (mark::EXCUSED | mark::OUTLIVES);
+        self.at.push(Standing { marks, ..Standing::NEW });
         self.urgency.push(urgency);
         self.wanted += 1;
-        self.waiting.push(0);
         self.turns.push(self.open_turns.get(&model).copied().unwrap_or(self.turn));
         node
     }
@@ -220,7 +229,7 @@ impl<'g> Scheduler<'g> {
     /// A node that was added waits for these, none of which is settled.
     pub fn wait_for(&mut self, node: NodeId, needs: &[NodeId]) {
         for need in needs {
-            self.waiting[node.index()] += 1;
+            self.at[node.index()].waiting += 1;
             self.late_users.entry(*need).or_default().push(node);
         }
     }
@@ -228,7 +237,7 @@ impl<'g> Scheduler<'g> {
     /// What a node that was added says about those that it needs.
     pub fn set_terms(&mut self, node: NodeId, terms: Terms) {
         let outlives = terms.after_any || !terms.accepts.is_empty();
-        self.marks[node.index()] |= mark::TERMS | if outlives { mark::OUTLIVES } else { 0 };
+        self.at[node.index()].marks |= mark::TERMS | if outlives { mark::OUTLIVES } else { 0 };
         self.terms.insert(node, terms);
     }
 
@@ -251,20 +260,21 @@ impl<'g> Scheduler<'g> {
     /// A fresh node turns out to consist of items or iterations. Those that follow its items may start theirs.
     pub fn open(&mut self, node: NodeId) {
         assert_eq!(self.state(node), State::Ready, "BUG: node {} is opened but was not ready", node.0);
-        self.state[node.index()] = State::Open;
+        self.at[node.index()].state = State::Open;
         self.turn += 1;
         self.open_turns.insert(node, self.turn);
         let users: Vec<NodeId> =
             self.graph_users(node).iter().chain(self.late_users(node)).copied().collect();
         for user in users {
             if self.terms_of(user).is_some_and(|terms| terms.each == Some(node)) {
-                self.marks[user.index()] |= mark::EACH_OPEN;
+                self.at[user.index()].marks |= mark::EACH_OPEN;
                 self.enter_if_ready(user);
             }
         }
     }
 
-    fn graph_users(&self, node: NodeId) -> &'g [NodeId] {
+    /// The nodes of the plan that wait for it.
+    pub fn graph_users(&self, node: NodeId) -> &'g [NodeId] {
         if node.index() < self.graph.len() { self.graph.users(node) } else { &[] }
     }
 
@@ -286,8 +296,13 @@ impl<'g> Scheduler<'g> {
         self.has(node, mark::OUTLIVES)
     }
 
+    /// Looks at what the end of this node looks at: that need not wait for memory then.
+    pub fn fetch(&self, node: NodeId) -> u32 {
+        self.graph_users(node).iter().fold(0, |seen, user| seen ^ self.at[user.index()].waiting)
+    }
+
     pub fn state(&self, node: NodeId) -> State {
-        self.state[node.index()]
+        self.at[node.index()].state
     }
 
     pub fn counts(&self) -> Counts {
@@ -321,13 +336,25 @@ impl<'g> Scheduler<'g> {
     /// Whether there is a ready node that nobody has looked up yet.
     pub fn has_fresh(&mut self) -> bool {
         // What was cancelled is left in the queues until it comes up.
-        while self.fresh.pop_if(|node| self.state[node.index()] != State::Ready).is_some() {}
+        while self.fresh.pop_if(|node| self.at[node.index()].state != State::Ready).is_some() {}
         !self.fresh.is_empty()
     }
 
     /// A ready node that nobody has looked up yet; the caller settles it or calls [`Scheduler::must_run`].
     pub fn next_fresh(&mut self) -> Option<NodeId> {
         if self.has_fresh() { self.fresh.pop() } else { None }
+    }
+
+    /// As many of those as there are, up to a number, in the same order; likewise, but for those that were cancelled
+    /// meanwhile.
+    pub fn next_fresh_ones(&mut self, most: usize, into: &mut Vec<NodeId>) {
+        into.clear();
+        into.extend(std::iter::from_fn(|| self.next_fresh()).take(most));
+    }
+
+    /// Nobody has got round to these.
+    pub fn still_fresh(&mut self, nodes: &[NodeId]) {
+        self.fresh.extend(nodes.iter().rev());
     }
 
     /// The node has no stored result.
@@ -345,7 +372,7 @@ impl<'g> Scheduler<'g> {
     /// The most urgent runnable node.
     pub fn peek(&mut self) -> Option<NodeId> {
         while let Some(entry) = self.runnable.peek() {
-            if self.state[entry.node.index()] == State::Ready {
+            if self.at[entry.node.index()].state == State::Ready {
                 return Some(entry.node);
             }
             self.runnable.pop();
@@ -370,15 +397,14 @@ impl<'g> Scheduler<'g> {
     /// outside the batch are offered to `accept`, and taken if it agrees.
     pub fn chain(&mut self, node: NodeId, mut accept: impl FnMut(NodeId) -> bool) {
         for &user in self.graph_users(node) {
-            let batched = &mut self.batched[user.index()];
-            if *batched == 0 {
+            let at = &mut self.at[user.index()];
+            if at.batched == 0 {
                 self.touched.push(user);
             }
-            *batched += 1;
-            let complete =
-                *batched == self.waiting[user.index()] && self.marks[user.index()] & mark::HINDERED == 0;
-            if complete && self.state[user.index()] == State::Waiting && accept(user) {
-                self.state[user.index()] = State::Taken;
+            at.batched += 1;
+            let complete = at.batched == at.waiting && at.marks & mark::HINDERED == 0;
+            if complete && at.state == State::Waiting && accept(user) {
+                at.state = State::Taken;
                 self.taken += 1;
             }
         }
@@ -387,14 +413,14 @@ impl<'g> Scheduler<'g> {
     /// The batch is complete.
     pub fn end_chain(&mut self) {
         for node in self.touched.drain(..) {
-            self.batched[node.index()] = 0;
+            self.at[node.index()].batched = 0;
         }
     }
 
     /// A taken node comes back unrun: it starts anew where it stands.
     pub fn release(&mut self, node: NodeId) {
         assert_eq!(self.state(node), State::Taken, "BUG: node {} is released but was not taken", node.0);
-        self.state[node.index()] = State::Waiting;
+        self.at[node.index()].state = State::Waiting;
         self.taken -= 1;
         self.enter_if_ready(node);
     }
@@ -402,7 +428,7 @@ impl<'g> Scheduler<'g> {
     /// A held node has to be run.
     pub fn unhold(&mut self, node: NodeId) {
         assert_eq!(self.state(node), State::Taken, "BUG: node {} is let go but was not held", node.0);
-        self.state[node.index()] = State::Ready;
+        self.at[node.index()].state = State::Ready;
         self.taken -= 1;
         self.must_run(node);
     }
@@ -422,12 +448,12 @@ impl<'g> Scheduler<'g> {
     fn met(&mut self, user: NodeId, need: NodeId, outcome: Outcome) {
         if self.terms_of(user).is_some_and(|terms| terms.each == Some(need)) {
             // It is done, and not only open: whatever else is needed has to be waited for.
-            self.marks[user.index()] &= !mark::EACH_OPEN;
+            self.at[user.index()].marks &= !mark::EACH_OPEN;
         }
         if outcome == Outcome::Skipped {
-            self.marks[user.index()] |= mark::NEED_SKIPPED;
+            self.at[user.index()].marks |= mark::NEED_SKIPPED;
         }
-        self.waiting[user.index()] -= 1;
+        self.at[user.index()].waiting -= 1;
         self.enter_if_ready(user);
     }
 
@@ -443,7 +469,7 @@ impl<'g> Scheduler<'g> {
             return;
         }
         let idle = |state: State| matches!(state, State::Waiting | State::Ready);
-        for node in (0..self.state.len()).map(NodeId::new) {
+        for node in (0..self.at.len()).map(NodeId::new) {
             if idle(self.state(node)) && !self.outlives_failure(node) {
                 self.leave_out(node);
             }
@@ -486,17 +512,17 @@ impl<'g> Scheduler<'g> {
                 self.graph_users(failed).iter().chain(self.late_users(failed)).copied().collect();
             for user in users {
                 if self.state(user) == State::Open {
-                    self.marks[user.index()] |= mark::HINDERED;
+                    self.at[user.index()].marks |= mark::HINDERED;
                 } else if self.accepts(user, failed) && !was_done {
                     self.met(user, failed, outcome);
                 } else if matches!(self.state(user), State::Waiting | State::Ready) {
                     let had_it = was_done && failed == node;
                     if !had_it {
-                        self.marks[user.index()] |= mark::HINDERED;
-                        self.waiting[user.index()] -= 1;
+                        self.at[user.index()].marks |= mark::HINDERED;
+                        self.at[user.index()].waiting -= 1;
                     }
                     // Decided when all its needs are settled: who accepts that it is blocked starts no earlier.
-                    if had_it || self.waiting[user.index()] == 0 {
+                    if had_it || self.at[user.index()].waiting == 0 {
                         // One is ready, and in a queue, if its need failed after having been done.
                         queued |= self.state(user) == State::Ready;
                         self.settle(user, Outcome::Blocked);
@@ -506,7 +532,7 @@ impl<'g> Scheduler<'g> {
                 } else if failed != node || !was_done {
                     // It had what it needed before that was revived: should it come back, it must not wait
                     // for what will not be. It finds out again.
-                    self.waiting[user.index()] = self.waiting[user.index()].saturating_sub(1);
+                    self.at[user.index()].waiting = self.at[user.index()].waiting.saturating_sub(1);
                 }
             }
         }
@@ -525,7 +551,7 @@ impl<'g> Scheduler<'g> {
                 return false;
             }
             *self.counts.of(outcome) -= 1;
-            self.state[node.index()] = State::Ready;
+            self.at[node.index()].state = State::Ready;
             self.must_run(node);
             if !self.graph_users(node).contains(&user) && !self.late_users(node).contains(&user) {
                 // It reads the item of a node, and needs that node.
@@ -535,9 +561,9 @@ impl<'g> Scheduler<'g> {
             let users: Vec<NodeId> =
                 self.graph_users(node).iter().chain(self.late_users(node)).copied().collect();
             for other in users {
-                self.waiting[other.index()] += 1;
+                self.at[other.index()].waiting += 1;
                 if self.state(other) == State::Ready {
-                    self.state[other.index()] = State::Waiting;
+                    self.at[other.index()].state = State::Waiting;
                 }
             }
             self.clear_queues();
@@ -552,27 +578,27 @@ impl<'g> Scheduler<'g> {
         self.runnable.clear();
         let open = |state: State| !matches!(state, State::Unwanted | State::Settled(_));
         let rest: Vec<NodeId> =
-            (0..self.state.len()).map(NodeId::new).filter(|n| open(self.state(*n))).collect();
+            (0..self.at.len()).map(NodeId::new).filter(|n| open(self.state(*n))).collect();
         rest.iter().for_each(|node| self.settle(*node, Outcome::Cancelled));
         rest
     }
 
     /// Takes out of the queues what is not ready any more.
     fn clear_queues(&mut self) {
-        let state = &self.state;
-        self.fresh.retain(|node| state[node.index()] == State::Ready);
-        self.runnable.retain(|entry| state[entry.node.index()] == State::Ready);
+        let at = &self.at;
+        self.fresh.retain(|node| at[node.index()].state == State::Ready);
+        self.runnable.retain(|entry| at[entry.node.index()].state == State::Ready);
     }
 
     fn set_taken(&mut self, node: NodeId) {
         assert_eq!(self.state(node), State::Ready, "BUG: node {} is taken but was not ready", node.0);
-        self.state[node.index()] = State::Taken;
+        self.at[node.index()].state = State::Taken;
         self.taken += 1;
     }
 
     fn enter_if_ready(&mut self, node: NodeId) {
         if self.has(node, mark::HINDERED) {
-            if self.waiting[node.index()] == 0 && self.state(node) == State::Waiting {
+            if self.at[node.index()].waiting == 0 && self.state(node) == State::Waiting {
                 let below = self.fail(node, Outcome::Blocked);
                 self.left_out.push(node);
                 self.left_out.extend(below);
@@ -580,11 +606,11 @@ impl<'g> Scheduler<'g> {
             return;
         }
         let may_wait = u32::from(self.has(node, mark::EACH_OPEN));
-        if self.waiting[node.index()] <= may_wait && self.state(node) == State::Waiting {
+        if self.at[node.index()].waiting <= may_wait && self.state(node) == State::Waiting {
             if self.draining && !self.outlives_failure(node) {
                 return self.leave_out(node);
             }
-            self.state[node.index()] = State::Ready;
+            self.at[node.index()].state = State::Ready;
             self.fresh.push(node);
         }
     }
@@ -597,7 +623,7 @@ impl<'g> Scheduler<'g> {
             State::Waiting | State::Ready | State::Open => {}
             state => panic!("BUG: node {} is settled as {outcome:?} but is {state:?}", node.0),
         }
-        self.state[node.index()] = State::Settled(outcome);
+        self.at[node.index()].state = State::Settled(outcome);
         *self.counts.of(outcome) += 1;
         if self.has(node, mark::EXCUSED) && !outcome.is_done() && outcome != Outcome::Skipped {
             self.counts.excused += 1;

@@ -5,7 +5,7 @@
 //! line.
 
 use std::io;
-use std::thread::{Builder, JoinHandle};
+use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
 
 use nix::sys::signal::{SigSet, SigmaskHow};
 
@@ -17,8 +17,24 @@ pub(crate) fn start<T: Send + 'static>(
     name: &str,
     body: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
+    unreached(|| Builder::new().name(name.into()).spawn(body))
+}
+
+/// The same for one that ends within a scope.
+///
+/// # Errors
+/// When the system refuses a thread.
+pub(crate) fn start_within<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'scope,
+) -> io::Result<ScopedJoinHandle<'scope, T>> {
+    unreached(|| Builder::new().name(name.into()).spawn_scoped(scope, body))
+}
+
+fn unreached<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-    let started = Builder::new().name(name.into()).spawn(body);
+    let started = start();
     before.thread_set_mask()?;
     started
 }

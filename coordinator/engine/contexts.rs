@@ -157,7 +157,10 @@ impl Contexts {
 
     /// It does not any more.
     pub(super) fn read(&mut self, node: NodeId) {
-        if let Some(ticket) = self.readers.remove(&node) {
+        // Of most runs none reads.
+        if !self.readers.is_empty()
+            && let Some(ticket) = self.readers.remove(&node)
+        {
             self.state.reader_done(ticket);
         }
     }

@@ -389,9 +389,8 @@ impl Engine<'_> {
         // A node that is done and has an error has a result that is not kept.
         let is_list = self.is_list(node);
         let key = (outcome.is_done() && error.is_none() && !is_list).then(|| self.keys.of(node));
-        let name = self.nodes.name(node);
-        self.writer.note(&JournalEntry {
-            node: name.to_string(),
+        self.writer.note(JournalEntry {
+            node: self.nodes.name_ref(node),
             outcome,
             attempt,
             key,
@@ -401,7 +400,7 @@ impl Engine<'_> {
         });
         if self.report.wants_all_nodes() || !outcome.is_done() || error.is_some() {
             self.report.node_finished(&Finished {
-                node: &name,
+                node: &self.nodes.name(node),
                 op: self.ops.name(self.nodes.op(node)),
                 outcome,
                 attempt,

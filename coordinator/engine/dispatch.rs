@@ -10,14 +10,16 @@ use forkyard_shared::protocol::Batch;
 use forkyard_worker::Ops;
 
 use super::core::Engine;
+use super::lookup::ABREAST;
 use super::memory::SMALL_BYTES;
 use super::results::Unread;
 use crate::key::Said;
 use crate::nodes::Nodes;
 use crate::places::{self, Life};
+use crate::plan::Detail;
 use crate::run::RunError;
 use crate::schedule::State;
-use crate::store::Outcome;
+use crate::store::{AtHand, Outcome};
 use crate::timers::Timer;
 
 /// How long a worker is idle before it gets what waits behind another.
@@ -87,9 +89,10 @@ impl Engine<'_> {
                 && place.retiring.is_none()
                 && place.free_slot().is_some()
                 && place.lanes.is_empty()
-                && place.in_use().iter().all(|(_, sent)| {
-                    sent.nodes.iter().all(|n| self.costs.may_queue(self.costs.kind_of(&self.nodes, *n)))
-                })
+                && place
+                    .in_use()
+                    .iter()
+                    .all(|(_, sent)| sent.kinds.iter().all(|kind| self.costs.may_queue(*kind)))
         });
         Ok(short)
     }
@@ -142,12 +145,17 @@ impl Engine<'_> {
         if let Some(timeout) = nodes.iter().filter_map(|n| self.nodes.detail(*n)?.timeout).min() {
             self.watch_timeout(worker, Instant::now() + timeout);
         }
+        let mut kinds = Vec::new();
         for node in &nodes {
+            let kind = self.costs.kind_of(&self.nodes, *node);
+            if kinds.last() != Some(&kind) {
+                kinds.push(kind);
+            }
             self.state.admission.start(*node, self.memory_of(*node), worker);
         }
         self.look_soon(&nodes);
         let limit = nodes.first().and_then(|node| self.memory_limit(*node));
-        self.state.places[worker.index()].sent(slot, number, nodes);
+        self.state.places[worker.index()].sent(slot, number, nodes, kinds);
         if let Some(limit) = limit {
             self.fence(worker, limit);
         }
@@ -170,45 +178,23 @@ impl Engine<'_> {
     /// The most urgent nodes that fit one batch, with successors that need nothing outside it.
     pub(super) fn collect_batch(&mut self, worker: WorkerId) -> Vec<NodeId> {
         let workers = self.state.places.len();
-        let (mut nodes, mut limit, mut at) = (Vec::new(), 1, 0);
+        let (mut nodes, mut limit, mut at, mut fetched) = (Vec::new(), 1, 0, 0);
         // What the largest of them takes: they run one by one.
         let mut most = 0;
         loop {
             if at == nodes.len() {
-                let Some(node) = self.scheduler.peek() else { break };
-                if self.nodes.is_concurrent(node) {
+                // Where all workers find enough, several are taken together.
+                let abreast = (self.scheduler.runnable() / (2 * workers)).clamp(1, ABREAST);
+                while nodes.len() < at + abreast && self.take_one(worker, &mut nodes, (&mut limit, &mut most))
+                {
+                }
+                if at == nodes.len() {
                     break;
                 }
-                let kind = self.costs.kind_of(&self.nodes, node);
-                let fits = self.costs.batch(kind, self.scheduler.runnable(), workers);
-                limit = if nodes.is_empty() { fits } else { limit.min(fits) };
-                if nodes.len() >= limit {
-                    break;
-                }
-                let bytes = self.memory_of(node);
-                if self.memory_limit(node).is_some() {
-                    // It goes alone: the limit is its own.
-                    let place = &self.state.places[worker.index()];
-                    // A worker that is not born yet could not be limited.
-                    if !nodes.is_empty() || !place.is_idle() || place.life == Life::Asked {
-                        break;
-                    }
-                    limit = 1;
-                }
-                if !self.state.admission.admits(node, bytes.max(most), worker) {
-                    if !nodes.is_empty() {
-                        break;
-                    }
-                    self.scheduler.take();
-                    self.state.admission.wait(node, bytes);
-                    continue;
-                }
-                self.scheduler.take();
-                if self.claim(node) {
-                    most = most.max(bytes);
-                    nodes.push(node);
-                }
-                continue;
+            }
+            if at >= fetched {
+                self.fetch(nodes[at..].iter().copied());
+                fetched = nodes.len();
             }
             if self.nodes.flow(nodes[at]).is_some() {
                 // What comes after it may depend on what it returns.
@@ -216,28 +202,39 @@ impl Engine<'_> {
                 continue;
             }
             let mut chained = Vec::new();
+            let has_limit = self.memory_limit(nodes[at]).is_some();
             let (keys, in_flight, taken) = (&mut self.keys, &mut self.state.in_flight, nodes.len());
             self.scheduler.chain(nodes[at], |user| {
-                let kind = self.costs.kind_of(&self.nodes, user);
+                let detail = self.nodes.detail(user);
+                let kind = self.costs.kind(self.nodes.op(user), detail.and_then(Detail::label));
                 let room = taken + chained.len() < self.costs.batch(kind, 1, workers);
-                let has_limit = |node: NodeId| {
-                    self.nodes.detail(node).is_some_and(|detail| detail.memory_limit.is_some())
-                };
-                let is_big =
-                    self.costs.private_max(kind).max(said_memory(&self.nodes, user)) > most.max(SMALL_BYTES);
-                if !room
-                    || has_limit(nodes[at])
-                    || has_limit(user)
-                    || is_big
-                    || self.nodes.is_concurrent(user)
-                    || !keys.is_known_early(&self.nodes, user)
-                {
+                let said = detail.and_then(|detail| detail.memory).unwrap_or(0);
+                let is_big = self.costs.private_max(kind).max(said) > most.max(SMALL_BYTES);
+                if !room || has_limit || is_big {
                     return false;
                 }
-                let said = Said::of(self.nodes.detail(user));
-                let Ok(key) = keys.make(&self.nodes, user, said, |_| None) else { return false };
+                let key = if keys.is_early(user) {
+                    keys.of(user)
+                } else {
+                    let may_chain = detail.is_none_or(|detail| {
+                        let is_concurrent = detail.call.as_ref().is_some_and(|call| call.is_concurrent);
+                        detail.memory_limit.is_none() && !is_concurrent
+                    });
+                    if !may_chain || !keys.is_known_early(&self.nodes, user) {
+                        return false;
+                    }
+                    let Ok(key) = keys.make(&self.nodes, user, Said::of(detail), |_| None) else {
+                        return false;
+                    };
+                    key
+                };
                 // One that is stored, or on its way, is settled when it becomes ready.
-                let stored = !self.limits.runs_anew(&self.nodes, user) && self.reader.lookup(key).is_some();
+                let stored = match keys.at_hand(user) {
+                    _ if self.limits.runs_anew(&self.nodes, user) => false,
+                    AtHand::Absent => false,
+                    AtHand::Null => true,
+                    AtHand::Ask | AtHand::Unknown => self.reader.lookup(key).is_some(),
+                };
                 let taken =
                     !stored && (!shares_its_key(&self.nodes, self.ops, user) || claim(in_flight, key, user));
                 if taken {
@@ -250,6 +247,50 @@ impl Engine<'_> {
         }
         self.scheduler.end_chain();
         nodes
+    }
+
+    /// Takes the most urgent node into a batch, where it may be in it; whether the next one may be too. `most` is what the
+    /// largest of them takes: they run one by one.
+    fn take_one(
+        &mut self,
+        worker: WorkerId,
+        nodes: &mut Vec<NodeId>,
+        (limit, most): (&mut usize, &mut u64),
+    ) -> bool {
+        let Some(node) = self.scheduler.peek() else { return false };
+        if self.nodes.is_concurrent(node) {
+            return false;
+        }
+        let kind = self.costs.kind_of(&self.nodes, node);
+        let fits = self.costs.batch(kind, self.scheduler.runnable(), self.state.places.len());
+        *limit = if nodes.is_empty() { fits } else { fits.min(*limit) };
+        if nodes.len() >= *limit {
+            return false;
+        }
+        let bytes = self.memory_of(node);
+        if self.memory_limit(node).is_some() {
+            // It goes alone: the limit is its own.
+            let place = &self.state.places[worker.index()];
+            // A worker that is not born yet could not be limited.
+            if !nodes.is_empty() || !place.is_idle() || place.life == Life::Asked {
+                return false;
+            }
+            *limit = 1;
+        }
+        if !self.state.admission.admits(node, bytes.max(*most), worker) {
+            if !nodes.is_empty() {
+                return false;
+            }
+            self.scheduler.take();
+            self.state.admission.wait(node, bytes);
+            return true;
+        }
+        self.scheduler.take();
+        if self.claim(node) {
+            *most = bytes.max(*most);
+            nodes.push(node);
+        }
+        true
     }
 
     /// Whether memory is so short that what runs has to end first.
@@ -280,6 +321,9 @@ impl Engine<'_> {
 
     /// Takes the nodes that wait for an identical one.
     pub(super) fn waiting_for(&mut self, node: NodeId) -> Vec<NodeId> {
+        if self.state.in_flight.is_empty() {
+            return Vec::new();
+        }
         let key = self.keys.of(node);
         match self.state.in_flight.get(&key) {
             Some(claim) if claim.runner == node => {}
@@ -362,11 +406,6 @@ impl Engine<'_> {
             self.state.fences.open(worker);
         }
     }
-}
-
-/// What a node says that it takes.
-fn said_memory(nodes: &Nodes, node: NodeId) -> u64 {
-    nodes.detail(node).and_then(|detail| detail.memory).unwrap_or(0)
 }
 
 /// Whether another node could have the same key and do with this one's result. (No other node has the key of one

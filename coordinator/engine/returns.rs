@@ -1,6 +1,7 @@
 //! What comes back of nodes: results, failures, and what follows from them.
 
 use std::collections::VecDeque;
+use std::hint::black_box;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,7 @@ impl Engine<'_> {
             self.retire(worker);
             return Ok(());
         };
+        self.fetch(done.iter().map(|completion| completion.node));
         // Before the completions: a node that is given back must be waiting when the one before it fails.
         self.return_nodes(worker, batch, usize::from(returned));
         for completion in done {
@@ -59,6 +61,18 @@ impl Engine<'_> {
         Ok(())
     }
 
+    /// Looks at what is about to be read of these nodes, all at once. One by one, each would wait for memory.
+    pub(super) fn fetch(&self, nodes: impl Iterator<Item = NodeId>) {
+        let plan = self.nodes.plan;
+        for node in nodes {
+            let said =
+                |node: NodeId| plan.ops.get(node.index()).map_or(0, |op| op.0 ^ plan.detail_of[node.index()]);
+            let users = self.scheduler.graph_users(node).iter();
+            let users = users.fold(0, |seen, user| seen ^ said(*user) ^ self.keys.at_hand(*user) as u32);
+            black_box(said(node) ^ users ^ self.scheduler.fetch(node) ^ u32::from(self.keys.fetch(node)));
+        }
+    }
+
     /// Whether it is in somebody's hands, and wanted.
     pub(super) fn is_taken(&self, node: NodeId) -> bool {
         self.scheduler.state(node) == State::Taken
@@ -68,7 +82,9 @@ impl Engine<'_> {
         let Completion { node, started_ns, duration_ns, outcome, writes, generates, log, cost } = completion;
         let ran = Ran { worker, started_ns, duration_ns };
         if !matches!(&outcome, Err(failure) if failure.cause == Cause::Suspect) {
-            self.state.suspects.remove(&node);
+            if !self.state.suspects.is_empty() {
+                self.state.suspects.remove(&node);
+            }
             let cost = self.with_seen(worker, node, cost);
             self.costs.learn(self.costs.kind_of(&self.nodes, node), duration_ns, cost);
             self.end_sample();
@@ -269,7 +285,9 @@ impl Engine<'_> {
 
     /// What follows when a node is settled, for those that it is a part of.
     pub(super) fn after(&mut self, node: NodeId, outcome: Outcome, error: Option<&str>) {
-        self.state.resolved.remove(&node);
+        if !self.state.resolved.is_empty() {
+            self.state.resolved.remove(&node);
+        }
         self.pass_on_doubt(node);
         if !outcome.is_done() {
             // What its ancestors wrote is there for those that accept that it did not succeed.

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::alerts;
 use super::flow::{self, ParsedFlow};
+use super::mentions::Mentions;
 use super::node::{self, Parsed, kind_of};
 use super::problem::{Fault, ManifestError, PROBLEMS_MAX, Problem};
 use super::python::{self, PythonSettings};
@@ -20,7 +21,7 @@ use super::words::{check_id, did_you_mean, nearest};
 use crate::code::Finder;
 use crate::expr::{Scope, Uses};
 use crate::graph::GraphBuilder;
-use crate::names::Names;
+use crate::names::{Hasher, NameHash, Names};
 use crate::plan::{Arg, Detail, Flow, GroupLimits, Over, PLAIN, Plan};
 
 /// What nodes that come into being find there.
@@ -55,10 +56,7 @@ pub(super) struct Builder<'a> {
     ops: Vec<OpId>,
     detail_of: Vec<u32>,
     details: Vec<Parsed>,
-    /// Ids that nodes need, numbered by `mentioned`; node n's end at `need_ends[n]`.
-    mentioned: Names,
-    needs: Vec<u32>,
-    need_ends: Vec<usize>,
+    mentions: Mentions,
     /// Where each node stands in its file.
     places: Vec<usize>,
     /// The first node of each file.
@@ -85,9 +83,7 @@ impl<'a> Builder<'a> {
             ops: Vec::new(),
             detail_of: Vec::new(),
             details: Vec::new(),
-            mentioned: Names::default(),
-            needs: Vec::new(),
-            need_ends: Vec::new(),
+            mentions: Mentions::default(),
             places: Vec::new(),
             file_starts: Vec::new(),
         }
@@ -199,12 +195,22 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// Takes a node; `at` is its place in the file (see [`Source::node_problem`]).
+    /// What the hashes of ids are made with.
+    pub fn hasher(&self) -> Hasher {
+        self.names.hasher().clone()
+    }
+
+    /// Nodes come that have or need these ids.
+    pub fn fetch(&self, ids: &[NameHash]) {
+        self.names.fetch(ids);
+    }
+
+    /// Takes a node; ids come with their hashes, and `at` is its place in the file (see [`Source::node_problem`]).
     pub fn node<'n>(
         &mut self,
-        id: &str,
+        (id, hash): (&str, NameHash),
         op: &str,
-        needs: impl Iterator<Item = &'n str>,
+        needs: impl Iterator<Item = (&'n str, NameHash)>,
         fields: Map<String, Value>,
         at: usize,
     ) -> Result<(), Fault> {
@@ -222,7 +228,7 @@ impl<'a> Builder<'a> {
         self.any_write |= signature.state;
         let says_more = !fields.is_empty() || !needs_nothing || op == "race";
         let parsed = says_more.then(|| node::parse(op, signature, fields, &self.dir)).transpose()?;
-        if let Err(first) = self.names.insert(id) {
+        if let Err(first) = self.names.insert_hashed(id, hash) {
             let message = format!("node `{id}` is defined twice: it is node {} already", first + 1);
             return Err(Fault::at("id", message));
         }
@@ -236,11 +242,8 @@ impl<'a> Builder<'a> {
         self.ops.push(op_id);
         self.detail_of.push(detail_of);
         self.places.push(at);
-        for need in needs {
-            let need = self.mentioned.intern(need);
-            self.needs.push(need);
-        }
-        self.need_ends.push(self.needs.len());
+        needs.for_each(|(need, hash)| self.mentions.push(&self.names, need, hash));
+        self.mentions.end_node();
         Ok(())
     }
 
@@ -255,27 +258,21 @@ impl<'a> Builder<'a> {
             let flow = parsed.flow.iter().flat_map(|flow| [&flow.uses, &flow.items]);
             flow.chain([&parsed.uses]).any(looks_back)
         });
-        let by_mention: Vec<Option<NodeId>> = self.mentioned.iter().map(|id| self.find(id)).collect();
+        self.mentions.resolve(&self.names);
         let dir = Source::dir(&self.path);
         let python = self.python.clone().unwrap_or_else(|| PythonSettings::new(&dir));
         let mut finder = Finder::new(&python, &dir);
         let mut graph = GraphBuilder::new();
         let mut details: Vec<Detail> = Vec::with_capacity(self.details.len());
         let mut parsed = std::mem::take(&mut self.details).into_iter();
-        let mut start = 0;
+        let mut needs = Vec::new();
         for node in (0..self.ops.len()).map(NodeId::new) {
-            let end = self.need_ends[node.index()];
-            let mut needs = Vec::with_capacity(end - start);
-            for (index, mention) in self.needs[start..end].iter().enumerate() {
-                match by_mention[*mention as usize] {
-                    Some(need) => needs.push(need),
-                    None => {
-                        let wanted = self.mentioned.get(*mention);
-                        faults.push((node, self.unknown_node(wanted).in_item(index).inside("needs")));
-                    }
+            for (index, mention) in self.mentions.of(node).enumerate() {
+                match mention.map(|own| self.global(NodeId(own))).or_else(|id| self.find(id).ok_or(id)) {
+                    Ok(need) => needs.push(need),
+                    Err(id) => faults.push((node, self.unknown_node(id).in_item(index).inside("needs"))),
                 }
             }
-            start = end;
             if self.detail_of[node.index()] != PLAIN {
                 let parsed = parsed.next().expect("BUG: a detail for each node that has one");
                 let mut detail = self.resolve(node, parsed, &published, &mut needs, &mut faults);
@@ -287,7 +284,7 @@ impl<'a> Builder<'a> {
                 details.push(detail);
             }
             // What is there already is no part of this graph.
-            graph.push(needs.into_iter().filter_map(|need| self.local(need)));
+            graph.push(needs.drain(..).filter_map(|need| self.local(need)));
             if faults.len() >= PROBLEMS_MAX {
                 break;
             }

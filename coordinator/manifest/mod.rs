@@ -6,6 +6,7 @@ mod build;
 mod flow;
 mod jsonl;
 mod load;
+mod mentions;
 mod node;
 mod problem;
 mod python;

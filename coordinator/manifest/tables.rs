@@ -8,6 +8,7 @@ use super::problem::{Fault, Step};
 use super::settings::ArtifactEntry;
 use super::source::Source;
 use super::words::did_you_mean;
+use crate::names::NameHash;
 
 /// Reads all of a TOML manifest into the builder.
 pub(super) fn read(source: &Source, builder: &mut Builder) {
@@ -113,7 +114,9 @@ fn read_node(mut fields: Map<String, Value>, index: usize, builder: &mut Builder
             .collect::<Result<_, _>>()?,
         Some(_) => return Err(wrong()),
     };
-    builder.node(&id, &op, needs.iter().map(String::as_str), fields, index)
+    let hasher = builder.hasher();
+    let hashed = |id| (id, NameHash::of(id, &hasher));
+    builder.node(hashed(&id), &op, needs.iter().map(|need| hashed(need)), fields, index)
 }
 
 /// A table as JSON.

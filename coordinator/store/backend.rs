@@ -74,6 +74,12 @@ pub(crate) trait Backend: Send {
     /// Takes all results into memory if there are no more than `most` and that makes look-ups quicker.
     fn learn(&mut self, most: u64) -> Result<(), StoreError>;
 
+    /// Whether all results are in memory, as they were then.
+    fn is_learnt(&self) -> bool;
+
+    /// Looks at all that is needed to look these keys up: that need not wait for memory then, one by one.
+    fn fetch(&self, _keys: &[Digest]) {}
+
     /// The result of a key.
     fn lookup(&self, key: Digest) -> Option<Found>;
 
@@ -113,6 +119,10 @@ impl Backend for Nothing {
 
     fn learn(&mut self, _: u64) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    fn is_learnt(&self) -> bool {
+        true
     }
 
     fn lookup(&self, _: Digest) -> Option<Found> {

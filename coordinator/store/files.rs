@@ -123,6 +123,10 @@ impl Backend for Files {
         Ok(())
     }
 
+    fn is_learnt(&self) -> bool {
+        false
+    }
+
     fn lookup(&self, key: Digest) -> Option<Found> {
         let bytes = fs::read(self.path(key)).ok()?;
         Some(Record::decode(key, &bytes).ok_or(bytes))

@@ -1,5 +1,7 @@
 //! Results in memory, by key: packed end to end in one buffer, because there may be millions.
 
+use std::hint::black_box;
+
 use forkyard_shared::digest::Digest;
 use hashbrown::hash_table::{Entry, HashTable};
 
@@ -24,6 +26,15 @@ impl Index {
                 entry.insert((hash, at));
             }
         }
+    }
+
+    /// Looks at what is found under these keys.
+    pub fn fetch(&self, keys: &[Digest]) {
+        let at = |key: &Digest| {
+            let hash = hash(*key);
+            self.table.find(hash, |(known, _)| *known == hash).map(|(_, at)| *at)
+        };
+        black_box(keys.iter().filter_map(at).fold(0, |seen, at| seen ^ self.packed[at]));
     }
 
     pub fn get(&self, key: Digest) -> Option<&[u8]> {

@@ -49,11 +49,11 @@ impl Outcome {
     }
 }
 
-/// What became of one node.
+/// What became of one node. A run refers to names; who reads a journal has them for himself.
 #[derive(Clone, Debug, Encode, Decode)]
-pub(crate) struct JournalEntry {
+pub(crate) struct JournalEntry<Name = String> {
     /// The node's id in the manifest.
-    pub node: String,
+    pub node: Name,
     pub outcome: Outcome,
     pub attempt: u32,
     /// Its node key, if it had one.

@@ -52,7 +52,7 @@ pub(crate) use journal::{JournalEntry, Outcome, read_journal};
 pub(crate) use live::Live;
 pub(crate) use lock::{Lock, holder};
 pub(crate) use netfs::network_file_system;
-pub(crate) use reader::{Lost, Reader};
+pub(crate) use reader::{AtHand, Lost, Reader};
 pub(crate) use record::{Extra, Place, Record};
 pub(crate) use runs::{RunDir, RunHeader, RunSummary, Shares, latest_summary};
 pub(crate) use verify::verify;

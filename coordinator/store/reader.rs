@@ -14,6 +14,7 @@ use super::dir::StoreDir;
 use super::error::StoreError;
 use super::format::Layout;
 use super::record::{Place, Record};
+use crate::key::NO_KEY;
 
 /// Looks results up and reads values.
 pub(crate) struct Reader {
@@ -28,6 +29,22 @@ pub(crate) struct Reader {
 
 /// A result is damaged, or its value is not where it should be.
 pub(crate) struct Lost;
+
+/// What is known of the stored result of a key that was looked up with many others.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) enum AtHand {
+    /// It was not looked up.
+    #[default]
+    Unknown,
+    /// There is more to it: it is to be looked up once more.
+    Ask,
+    Absent,
+    /// It is `null`, the commonest result, and nothing more.
+    Null,
+}
+
+/// Keys that are looked up side by side.
+const ABREAST: usize = 64;
 
 /// A store is learnt whole if it holds at most so many results for each key that will be looked up.
 const LEARN_PER_LOOK_UP: u64 = 8;
@@ -105,6 +122,26 @@ impl Reader {
     /// The stored result of a key; one that is lost is none.
     pub fn lookup(&self, key: Digest) -> Option<Record> {
         self.find(key).ok().flatten()
+    }
+
+    /// Looks many keys up; [`NO_KEY`] is none.
+    pub fn look_all_up(&self, keys: &[Digest]) -> Vec<AtHand> {
+        let at_hand = |key: &Digest| match *key {
+            NO_KEY => AtHand::Unknown,
+            // What is not learnt is asked for when somebody needs it.
+            _ if !self.backend.is_learnt() => AtHand::Ask,
+            key => match self.backend.lookup(key) {
+                None => AtHand::Absent,
+                Some(Ok(record)) if record.is_null() => AtHand::Null,
+                Some(_) => AtHand::Ask,
+            },
+        };
+        let mut found = Vec::with_capacity(keys.len());
+        for some in keys.chunks(ABREAST) {
+            self.backend.fetch(some);
+            found.extend(some.iter().map(at_hand));
+        }
+        found
     }
 
     fn is_there(&self, record: &Record) -> bool {

@@ -475,6 +475,14 @@ impl Backend for Sqlite {
         Ok(())
     }
 
+    fn is_learnt(&self) -> bool {
+        self.complete
+    }
+
+    fn fetch(&self, keys: &[Digest]) {
+        self.index.fetch(keys);
+    }
+
     fn lookup(&self, key: Digest) -> Option<Found> {
         let decode = |bytes: &[u8]| Record::decode(key, bytes).ok_or_else(|| bytes.to_vec());
         match self.index.get(key) {

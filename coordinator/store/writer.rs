@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::hint::black_box;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -25,6 +26,7 @@ use super::journal::{self, JournalEntry};
 use super::record::Record;
 use super::runs::RunDir;
 use crate::fields::KeyFields;
+use crate::names::NameRef;
 use crate::threads;
 
 /// A result that took longer than this to compute is committed within [`SOON`].
@@ -38,13 +40,19 @@ const QUEUE_CHUNKS: usize = 16;
 const GROUP_MAX_BYTES: usize = 16 << 20;
 
 /// Entries of the journal that are kept back: nodes may end by the ten thousand at once, when a run ends ...
+const JOURNAL_MAX: usize = 1000;
+
+/// ... unless they are long ...
 const JOURNAL_MAX_BYTES: usize = 64 << 10;
 
 /// ... and those of a group, of which there are fewer if all its nodes have results.
 const GROUP_JOURNAL_MAX_BYTES: usize = 512 << 10;
 
-/// The store is folded after this long without a result.
+/// The store is folded after this long without a result ...
 const FOLD_AFTER: Duration = Duration::from_millis(500);
+
+/// ... or after this long, if that is due: a run that never waits would only be slowed down, for a fold gives way to it.
+const FOLD_SOON: Duration = Duration::from_millis(50);
 
 /// What a writer needs to know.
 pub(crate) struct WriterSettings {
@@ -72,9 +80,12 @@ struct News {
     placed: Vec<(NodeId, Record)>,
 }
 
+/// What became of a node of the run.
+type Entry = JournalEntry<NameRef>;
+
 enum ToWriter {
-    /// Results, then encoded entries for the journal, then such of fields.
-    Chunk(Vec<NewResult>, Vec<u8>, Vec<u8>),
+    /// Results, then entries for the journal, then encoded ones of fields.
+    Chunk(Vec<NewResult>, Vec<Entry>, Vec<u8>),
     Flush(Sender<()>),
 }
 
@@ -86,7 +97,9 @@ pub(crate) struct Writer {
     /// Set when there is something to do for the thread: a fold gives way.
     hurry: Arc<AtomicBool>,
     results: Vec<NewResult>,
-    journal: Vec<u8>,
+    journal: Vec<Entry>,
+    /// What these entries say of errors and logs, in bytes.
+    journal_bytes: usize,
     fields: Vec<u8>,
 }
 
@@ -130,6 +143,7 @@ impl Writer {
             hurry,
             results: Vec::new(),
             journal: Vec::new(),
+            journal_bytes: 0,
             fields: Vec::new(),
         })
     }
@@ -143,6 +157,7 @@ impl Writer {
             hurry: Arc::default(),
             results: Vec::new(),
             journal: Vec::new(),
+            journal_bytes: 0,
             fields: Vec::new(),
         }
     }
@@ -153,9 +168,10 @@ impl Writer {
     }
 
     /// Takes an entry for the journal, likewise.
-    pub fn note(&mut self, entry: &JournalEntry) {
-        journal::encode(entry, &mut self.journal);
-        if self.journal.len() > JOURNAL_MAX_BYTES {
+    pub fn note(&mut self, entry: Entry) {
+        self.journal_bytes += entry.log.len() + entry.error.as_ref().map_or(0, String::len);
+        self.journal.push(entry);
+        if self.journal.len() >= JOURNAL_MAX || self.journal_bytes > JOURNAL_MAX_BYTES {
             self.hand_over();
         }
     }
@@ -169,6 +185,7 @@ impl Writer {
     pub fn hand_over(&mut self) {
         if !self.results.is_empty() || !self.journal.is_empty() {
             let (results, journal) = (std::mem::take(&mut self.results), std::mem::take(&mut self.journal));
+            self.journal_bytes = 0;
             let fields = std::mem::take(&mut self.fields);
             self.send(ToWriter::Chunk(results, journal, fields));
         }
@@ -254,7 +271,7 @@ impl Work {
         loop {
             let wait = match self.due {
                 Some(due) => due.saturating_duration_since(Instant::now()),
-                None if fold_early => Duration::ZERO,
+                None if fold_early => FOLD_SOON,
                 None if self.more_to_fold => FOLD_AFTER,
                 None => Duration::from_secs(3600),
             };
@@ -276,7 +293,7 @@ impl Work {
         }
     }
 
-    fn take(&mut self, results: Vec<NewResult>, journal: &[u8], fields: &[u8]) {
+    fn take(&mut self, results: Vec<NewResult>, journal: &[Entry], fields: &[u8]) {
         let dear = results.iter().any(|result| result.duration > DEAR);
         let within = if dear { SOON.min(self.settings.commit_within) } else { self.settings.commit_within };
         let due = Instant::now() + within;
@@ -291,7 +308,8 @@ impl Work {
             }
         }
         // Only now: the journal must not speak of what is not committed.
-        self.group_journal.extend(journal);
+        black_box(journal.iter().fold(0, |seen, entry| seen ^ entry.node.fetch()));
+        journal.iter().for_each(|entry| journal::encode(entry, &mut self.group_journal));
         self.group_fields.extend(fields);
         if self.group_journal.len() > GROUP_JOURNAL_MAX_BYTES {
             return self.commit();

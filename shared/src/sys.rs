@@ -137,6 +137,21 @@ pub fn wait_any() -> Option<(Pid, End)> {
     (pid > 0).then(|| (Pid::from_raw(pid), end_of(status)))
 }
 
+/// Asks for large pages for memory that is about to be filled, if that is so much that it pays: whoever reads here and
+/// there then waits once and not twice. A hint, which the kernel may ignore.
+pub fn prefer_large_pages<T>(memory: &mut [std::mem::MaybeUninit<T>]) {
+    const PAYS_FROM_BYTES: usize = 8 << 20;
+    const PAGE_BYTES: usize = 4096;
+    let range = memory.as_mut_ptr_range();
+    let (start, end) =
+        (range.start.addr().next_multiple_of(PAGE_BYTES), range.end.addr() / PAGE_BYTES * PAGE_BYTES);
+    if end.saturating_sub(start) >= PAYS_FROM_BYTES {
+        let first = range.start.with_addr(start).cast();
+        // SAFETY: the range lies within `memory`, which is ours alone; this advice changes nothing of what is in it.
+        unsafe { libc::madvise(first, end - start, libc::MADV_HUGEPAGE) };
+    }
+}
+
 /// Nanoseconds of CLOCK_MONOTONIC, which all processes of the machine share.
 pub fn now_ns() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
