@@ -50,6 +50,7 @@ mod places;
 mod plan;
 mod pool;
 mod preset;
+mod queue;
 mod report;
 mod room;
 mod run;
