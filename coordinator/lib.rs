@@ -33,6 +33,7 @@ mod counts;
 mod crew;
 mod doctor;
 mod dry_run;
+mod embed;
 mod engine;
 mod export;
 mod expr;
@@ -72,5 +73,8 @@ mod wfformat;
 mod why;
 
 pub use cli::main;
-pub use forkyard_worker::{Failed, Op, Ops, Output, Task};
+pub use embed::{
+    Builder, Node, Pool, StartError, SubmitError, TaskError, Ticket, Value, ValueError, Workers,
+};
+pub use forkyard_worker::{Failed, Op, Ops, Output, State, Task};
 pub use init::init;
