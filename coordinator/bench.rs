@@ -14,6 +14,7 @@ use forkyard_shared::sink::{Body, Sink};
 use forkyard_shared::value::{INLINE_MAX_BYTES, Kind};
 
 use crate::graph::{Graph, GraphBuilder};
+pub use crate::queue::{Queue, Taken};
 use crate::schedule::{Scheduler, Urgency};
 pub use crate::state::{State, StateError, Ticket};
 use crate::store::{

@@ -41,6 +41,8 @@ const UNDERSTATED_FROM: f64 = 1.25;
 /// What is known by kind of node: by op, of Python by function, of commands by program.
 pub(crate) struct Costs {
     kinds: Vec<KindCost>,
+    /// Tasks in a batch at the most.
+    batch_max: usize,
     names: Vec<String>,
     /// By function or program.
     by_label: HashMap<String, CostKind>,
@@ -118,7 +120,7 @@ impl Costs {
             });
         }
         let kind = |name: &String| KindCost { learnt: learnt.get(name).copied(), ..KindCost::default() };
-        Costs { kinds: names.iter().map(kind).collect(), names, by_label }
+        Costs { kinds: names.iter().map(kind).collect(), batch_max: BATCH_MAX_TASKS, names, by_label }
     }
 
     /// The kind of a node of this op, which calls this function or runs this program.
@@ -135,6 +137,11 @@ impl Costs {
     /// The kind of a node.
     pub fn kind_of(&self, nodes: &Nodes, node: NodeId) -> CostKind {
         self.kind(nodes.op(node), nodes.label(node))
+    }
+
+    /// No batch is to have more tasks.
+    pub fn limit_batches(&mut self, most: usize) {
+        self.batch_max = most;
     }
 
     /// A node of this kind took so long, and cost this.
@@ -230,7 +237,7 @@ impl Costs {
     pub fn batch(&self, kind: CostKind, runnable: usize, workers: usize) -> usize {
         let Some(seconds) = self.kinds[kind.0].recent else { return 1 };
         let by_time = (BATCH_SECONDS / seconds.max(1e-9)) as usize;
-        let mut limit = by_time.clamp(1, BATCH_MAX_TASKS);
+        let mut limit = by_time.clamp(1, self.batch_max);
         // What is too little to be worth a second worker's wake-up stays together.
         if seconds * runnable as f64 > 100e-6 {
             limit = limit.min(runnable.div_ceil(workers).max(1));

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use forkyard_shared::artifact::Format;
 use forkyard_shared::digest::Digest;
-use forkyard_shared::ids::NodeId;
+use forkyard_shared::ids::{NodeId, OpId};
 use forkyard_shared::value::Kind;
 use forkyard_worker::Ops;
 
@@ -168,6 +168,18 @@ impl<'a> Keys<'a> {
     /// Whether the node has a key that cannot change.
     pub fn is_early(&self, node: NodeId) -> bool {
         self.at_hand(node) != AtHand::Unknown
+    }
+
+    /// Nodes of this op will come that are not in the plan.
+    ///
+    /// # Errors
+    /// When the executable cannot be read and the op needs its digest.
+    pub fn know_op(&mut self, op: OpId) -> io::Result<()> {
+        if self.versions[op.index()].is_empty() {
+            let build = self.memo.digest(&File::open("/proc/self/exe")?)?;
+            self.versions[op.index()] = build.0.to_vec();
+        }
+        Ok(())
     }
 
     /// The key of a node all of whose needs have theirs.

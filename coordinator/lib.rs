@@ -34,6 +34,7 @@ mod crew;
 mod doctor;
 mod dry_run;
 mod early;
+mod embed;
 mod engine;
 mod export;
 mod expr;
@@ -52,6 +53,7 @@ mod places;
 mod plan;
 mod pool;
 mod preset;
+mod queue;
 mod report;
 mod room;
 mod run;
@@ -73,5 +75,8 @@ mod wfformat;
 mod why;
 
 pub use cli::main;
-pub use forkyard_worker::{Failed, Op, Ops, Output, Task};
+pub use embed::{
+    Builder, Node, Pool, StartError, SubmitError, TaskError, Ticket, Value, ValueError, Workers,
+};
+pub use forkyard_worker::{Failed, Op, Ops, Output, State, Task};
 pub use init::init;

@@ -22,6 +22,9 @@ pub(crate) struct Nodes {
     made: Vec<Made>,
     /// The ids of nodes that were made.
     ids: HashMap<String, NodeId>,
+    /// What nodes that are submitted have in common: plans of one node.
+    shapes: Vec<&'static Plan>,
+    submitted: u32,
 }
 
 /// One item or iteration of a node.
@@ -39,6 +42,11 @@ enum Later {
     Made {
         by: u32,
         number: NodeId,
+    },
+    /// One that came from another thread: of one of the `shapes`, with its number among all that came.
+    Submitted {
+        shape: u32,
+        number: u32,
     },
 }
 
@@ -62,11 +70,21 @@ pub(crate) enum Origin {
         number: u32,
         of: u32,
     },
+    /// Nobody in this run: it stands for itself.
+    Submitted,
 }
 
 impl Nodes {
     pub fn new(plan: &'static Plan) -> Nodes {
-        Nodes { plan, later: Vec::new(), expected: 0, made: Vec::new(), ids: HashMap::new() }
+        Nodes {
+            plan,
+            later: Vec::new(),
+            expected: 0,
+            made: Vec::new(),
+            ids: HashMap::new(),
+            shapes: Vec::new(),
+            submitted: 0,
+        }
     }
 
     /// How many there are.
@@ -101,6 +119,29 @@ impl Nodes {
         self.made.push(Made { plan, first, generator, ranks: plan.graph.ranks() });
     }
 
+    /// A plan of one node, of which many will be submitted; its number.
+    pub fn add_shape(&mut self, plan: Plan) -> u32 {
+        // It is needed until the end of the process, as the manifest is.
+        self.shapes.push(Box::leak(Box::new(plan)));
+        self.shapes.len() as u32 - 1
+    }
+
+    /// A node that was submitted; it gets the `place` of one that nobody asks about any more, if there is one.
+    pub fn add_submitted(&mut self, place: Option<NodeId>, shape: u32) -> NodeId {
+        self.submitted = self.submitted.wrapping_add(1);
+        let new = Later::Submitted { shape, number: self.submitted };
+        match place {
+            Some(node) => self.later[node.index() - self.plan.len()] = new,
+            None => self.later.push(new),
+        }
+        place.unwrap_or_else(|| NodeId::new(self.len() - 1))
+    }
+
+    /// Whether it came from another thread.
+    pub fn is_submitted(&self, node: NodeId) -> bool {
+        matches!(self.later(node), Some(Later::Submitted { .. }))
+    }
+
     fn later(&self, node: NodeId) -> Option<Later> {
         node.index().checked_sub(self.plan.len()).map(|at| self.later[at])
     }
@@ -114,6 +155,7 @@ impl Nodes {
                 let made = &self.made[by as usize];
                 (made.plan, number, made.first.index())
             }
+            Some(Later::Submitted { shape, .. }) => (self.shapes[shape as usize], NodeId(0), node.index()),
         }
     }
 
@@ -134,6 +176,7 @@ impl Nodes {
                 let Made { generator, ranks, .. } = &self.made[by as usize];
                 Origin::Made { generator: *generator, number: ranks[number.index()], of: ranks.len() as u32 }
             }
+            Some(Later::Submitted { .. }) => Origin::Submitted,
         }
     }
 
@@ -147,13 +190,16 @@ impl Nodes {
         self.plan.names.find(id).map(NodeId).or_else(|| self.ids.get(id).copied())
     }
 
-    /// `id`, or `id[index]`.
+    /// `id`, or `id[index]`; of a node that was submitted its op and number, `op#1` being the first.
     pub fn name(&self, node: NodeId) -> Cow<'static, str> {
         if let Some(Item { of, index }) = self.item(node) {
             return format!("{}[{index}]", self.name(of)).into();
         }
-        let (plan, number, _) = self.home(node);
-        plan.name(number).into()
+        let (plan, place, _) = self.home(node);
+        match self.later(node) {
+            Some(Later::Submitted { number, .. }) => format!("{}#{number}", plan.name(place)).into(),
+            _ => plan.name(place).into(),
+        }
     }
 
     /// The same for somebody who will look at it later.

@@ -30,7 +30,9 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use parking_lot::Mutex;
 
+use crate::embed::Request;
 use crate::memory::{Alarms, Machine};
+use crate::queue::Queue;
 use crate::{limits, sweep, threads};
 
 /// How long the coordinator looks for the next message before it sleeps.
@@ -101,6 +103,8 @@ pub(crate) struct Pool {
     woken: Cell<bool>,
     /// Rung when the pool ends: nobody watches the memory for it any more.
     over: Arc<EventFd>,
+    /// Where other threads leave what they want.
+    requests: Option<Arc<Queue<Request>>>,
     interrupted: Arc<AtomicBool>,
     paused: Arc<AtomicBool>,
     pulses: PulseBoard,
@@ -130,6 +134,7 @@ impl Pool {
             noticed: Noticed::default(),
             woken: Cell::new(false),
             over: Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?),
+            requests: None,
             interrupted: Arc::default(),
             paused: Arc::default(),
             pulses: PulseBoard::new(workers)?,
@@ -143,6 +148,12 @@ impl Pool {
         };
         pool.watch_zygote()?;
         Ok(pool)
+    }
+
+    /// From now on a request in this queue ends a wait too. Whoever finds the loop asleep there sends it a
+    /// [`ToCoordinator::Wake`].
+    pub fn take_requests_from(&mut self, requests: Arc<Queue<Request>>) {
+        self.requests = Some(requests);
     }
 
     /// This worker runs.
@@ -254,7 +265,7 @@ impl Pool {
         self.pulses.page(worker.index())
     }
 
-    /// Waits for the next event, at most until `limit` from now.
+    /// Waits for the next event, at most until `limit` from now, or until there are requests.
     pub fn next(&self, limit: Option<Duration>) -> Result<Option<Event>, String> {
         if self.woken.get() {
             return Ok(Some(self.noticed()));
@@ -265,6 +276,9 @@ impl Pool {
                 Ok(frame) => break frame,
                 Err(TryRecvError::Empty) => {}
                 Err(TryRecvError::IpcError(error)) => return Err(format!("receive from the pool: {error}")),
+            }
+            if self.requests.as_ref().is_some_and(|requests| requests.has_any()) {
+                return Ok(None);
             }
             // Whoever has the answer may want this very core.
             std::thread::yield_now();
@@ -277,7 +291,14 @@ impl Pool {
                 // fraction would be spent spinning.
                 let rest = limit.map_or(Duration::from_secs(3600), |limit| limit - waited)
                     + Duration::from_micros(999);
-                match self.inbox.try_recv_timeout(rest) {
+                if self.requests.as_ref().is_some_and(|requests| !requests.may_sleep()) {
+                    return Ok(None);
+                }
+                let received = self.inbox.try_recv_timeout(rest);
+                if let Some(requests) = &self.requests {
+                    requests.is_awake();
+                }
+                match received {
                     Ok(frame) => break frame,
                     Err(TryRecvError::Empty) => return Ok(None),
                     Err(TryRecvError::IpcError(error)) => {

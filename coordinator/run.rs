@@ -463,7 +463,7 @@ pub(crate) fn urgencies(plan: &Plan, costs: &Costs) -> Vec<Urgency> {
 }
 
 /// Has the zygote map the artifacts.
-fn attach(
+pub(crate) fn attach(
     plan: &Plan,
     artifacts: &[OpenArtifact],
     (dir, layout): (&StoreDir, Layout),
@@ -554,7 +554,11 @@ fn tell_mapped(artifacts: &[OpenArtifact], digests: &[Digest], report: &mut Repo
     }
 }
 
-fn writer_settings(plan: &Plan, artifacts: &[OpenArtifact], pool: &Pool) -> Result<WriterSettings, RunError> {
+pub(crate) fn writer_settings(
+    plan: &Plan,
+    artifacts: &[OpenArtifact],
+    pool: &Pool,
+) -> Result<WriterSettings, RunError> {
     let watches = artifacts.iter().map(OpenArtifact::watch).collect::<Result<Vec<_>, _>>();
     let watches = watches.map_err(|error| RunError::Pool(format!("watch the artifacts: {error}")))?;
     Ok(WriterSettings {

@@ -126,6 +126,8 @@ pub(crate) struct Scheduler<'g> {
     turn: u32,
     /// The turns of nodes that were added.
     turns: Vec<u32>,
+    /// How many were submitted.
+    arrivals: u32,
     /// When nodes were opened that consist of items: all their items count as ready since then.
     open_turns: HashMap<NodeId, u32>,
     taken: usize,
@@ -158,6 +160,7 @@ impl<'g> Scheduler<'g> {
             runnable: BinaryHeap::new(),
             turn: 0,
             turns: Vec::new(),
+            arrivals: 0,
             open_turns: HashMap::new(),
             taken: 0,
             counts: Counts::default(),
@@ -223,6 +226,24 @@ impl<'g> Scheduler<'g> {
         self.urgency.push(urgency);
         self.wanted += 1;
         self.turns.push(self.open_turns.get(&model).copied().unwrap_or(self.turn));
+        node
+    }
+
+    /// A node that is submitted: it needs nothing, and is to be entered. It gets the `place` of one that is settled,
+    /// if there is one. Of equals who came first goes first.
+    pub fn add_submitted(&mut self, place: Option<NodeId>, priority: i32) -> NodeId {
+        let urgency = Urgency { priority, remaining: 0.0 };
+        let node = place.unwrap_or_else(|| {
+            self.at.push(Standing::NEW);
+            self.urgency.push(urgency);
+            self.turns.push(0);
+            NodeId::new(self.at.len() - 1)
+        });
+        self.at[node.index()].state = State::Waiting;
+        self.urgency[node.index()] = urgency;
+        self.turns[node.index() - self.graph.len()] = !self.arrivals;
+        self.arrivals = self.arrivals.wrapping_add(1);
+        self.wanted += 1;
         node
     }
 
@@ -584,7 +605,7 @@ impl<'g> Scheduler<'g> {
     }
 
     /// Takes out of the queues what is not ready any more.
-    fn clear_queues(&mut self) {
+    pub fn clear_queues(&mut self) {
         let at = &self.at;
         self.fresh.retain(|node| at[node.index()].state == State::Ready);
         self.runnable.retain(|entry| at[entry.node.index()].state == State::Ready);

@@ -24,6 +24,7 @@ pub(crate) struct Contexts {
     state: State,
     /// What every node sees: the manifest's variables.
     root: Context,
+    are_used: bool,
     /// The topological number of each of the plan's nodes.
     order: Vec<u32>,
     /// What nodes hand on that are settled, and how many have not looked yet.
@@ -57,6 +58,7 @@ impl Contexts {
         let mut contexts = Contexts {
             state: State::new(arena),
             root: Context::EMPTY,
+            are_used: false,
             order: Vec::new(),
             handed: HashMap::new(),
             seen: HashMap::new(),
@@ -71,8 +73,8 @@ impl Contexts {
     }
 
     /// From now on there is state. Before, nobody has written any: every context is the first one.
-    pub(super) fn begin(&mut self, plan: &Plan) -> Result<(), String> {
-        if !self.are_used() {
+    pub fn begin(&mut self, plan: &Plan) -> Result<(), String> {
+        if !std::mem::replace(&mut self.are_used, true) {
             self.order = plan.graph.ranks();
             let vars: Writes = plan
                 .vars
@@ -89,7 +91,7 @@ impl Contexts {
 
     /// Whether there is any state.
     pub fn are_used(&self) -> bool {
-        !self.order.is_empty()
+        self.are_used
     }
 
     /// The arena that workers read.
@@ -181,6 +183,7 @@ impl Engine<'_> {
                 let first = u64::from(self.contexts.order[node.index()]) << 32;
                 return Some((first, first + (1 << 32)));
             }
+            Origin::Submitted => return None,
             Origin::Item(Item { of, index }) => (of, index, self.most_items(of)),
             Origin::Made { generator, number, of } => (generator, number - 1, of),
         };
@@ -293,6 +296,11 @@ impl Engine<'_> {
 
     /// A node is settled: what it saw and wrote is there for those that need it.
     pub(super) fn hand_on(&mut self, node: NodeId, writes: &Writes) -> Result<(), Unknown> {
+        if self.is_submitted(node) {
+            // Nobody needs it, so that nobody would see what it wrote.
+            self.keep_writes(node, writes);
+            return Ok(());
+        }
         if !self.contexts.are_used() || self.contexts.handed.contains_key(&node) {
             return Ok(());
         }

@@ -19,6 +19,7 @@ use super::guard::Guard;
 use super::lineage::Lineages;
 use super::memory::Memory;
 use super::results::Held;
+use super::submitted::Submissions;
 use crate::admission::Admission;
 use crate::alerts::Watch;
 use crate::artifacts::OpenArtifact;
@@ -101,6 +102,8 @@ pub(crate) struct Progressing {
     pub(super) lineages: Lineages,
     /// Set when nothing is to be run.
     pub(super) foreseen: Option<Foreseen>,
+    /// Nodes that other threads submit, if they may.
+    pub submissions: Option<Submissions>,
     /// Nodes that came into being.
     pub(super) generated: usize,
     /// Set when only what accepts failures is still started.
@@ -241,6 +244,7 @@ impl Progressing {
             readers: HashMap::new(),
             read_as_files: HashSet::new(),
             foreseen: None,
+            submissions: None,
             generated: 0,
             stopping: false,
             paused: false,
@@ -295,6 +299,7 @@ impl Engine<'_> {
             self.state.timers.set(Instant::now() + *limit, Timer::SampleEnd);
         }
         loop {
+            self.take_submitted()?;
             self.expand();
             self.look_up()?;
             if !self.scheduler.has_fresh() {
@@ -310,16 +315,19 @@ impl Engine<'_> {
             self.take_placed();
             let open = !self.state.expandable.is_empty() || !self.state.decidable.is_empty();
             let settled = self.scheduler.is_drained() && !open || self.state.stopping;
-            if settled && self.scheduler.taken() == 0 {
+            let may_go_on = self.awaits_submissions() && !self.state.stopping;
+            if settled && self.scheduler.taken() == 0 && !may_go_on {
                 // The last group may yet fail, or bring down what named a changed artifact.
                 self.writer.flush();
                 self.check_writer()?;
                 self.take_discarded();
                 return Ok(());
             }
+            self.answer_settled();
             self.report.flush();
             let now = Instant::now();
-            let more_to_look_up = (self.scheduler.has_fresh() || open) && !self.state.stopping;
+            let more_to_look_up =
+                (self.scheduler.has_fresh() || open || self.has_submissions()) && !self.state.stopping;
             let limit = if more_to_look_up { Some(Duration::ZERO) } else { self.state.timers.wait(now) };
             match self.pool.next(limit).map_err(RunError::Internal)? {
                 Some(Event::Message(message)) => self.on_message(message)?,
@@ -353,6 +361,11 @@ impl Engine<'_> {
     pub(super) fn take_discarded(&mut self) {
         for (node, artifact) in self.writer.discarded() {
             self.state.ending = Ending::ArtifactChanged(artifact);
+            if self.state.submissions.is_some() {
+                // They are answered, and their numbers may be others'.
+                self.stop();
+                continue;
+            }
             let message = self.changed(artifact);
             if matches!(self.scheduler.state(node), State::Settled(outcome) if outcome.is_done()) {
                 self.give_up(node, Outcome::Failed, message, None, Vec::new());
@@ -376,6 +389,7 @@ impl Engine<'_> {
         self.leave(node);
         self.forget_read(node);
         self.keys.settled(node);
+        self.note_settled(node, outcome, error);
         if !outcome.is_done() {
             self.keys.set(node, Digest::of(outcome.word().as_bytes()));
         }
@@ -389,15 +403,17 @@ impl Engine<'_> {
         // A node that is done and has an error has a result that is not kept.
         let is_list = self.is_list(node);
         let key = (outcome.is_done() && error.is_none() && !is_list).then(|| self.keys.of(node));
-        self.writer.note(JournalEntry {
-            node: self.nodes.name_ref(node),
-            outcome,
-            attempt,
-            key,
-            duration_us: ran.map_or(0, |ran| ran.duration_ns / 1000),
-            error: error.map(String::from),
-            log: log.unwrap_or_default(),
-        });
+        if self.writer.keeps() {
+            self.writer.note(JournalEntry {
+                node: self.nodes.name_ref(node),
+                outcome,
+                attempt,
+                key,
+                duration_us: ran.map_or(0, |ran| ran.duration_ns / 1000),
+                error: error.map(String::from),
+                log: log.unwrap_or_default(),
+            });
+        }
         if self.report.wants_all_nodes() || !outcome.is_done() || error.is_some() {
             self.report.node_finished(&Finished {
                 node: &self.nodes.name(node),

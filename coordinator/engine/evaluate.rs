@@ -42,6 +42,13 @@ impl Engine<'_> {
     /// Works out the parameters of a node.
     pub(super) fn resolve(&mut self, node: NodeId) -> Result<(), Unknown> {
         let Some(detail) = self.nodes.detail(node).filter(|detail| !detail.is_known()) else { return Ok(()) };
+        if self.is_submitted(node) {
+            // All but the state is known since it was submitted.
+            let state = self.state_reads(node)?;
+            self.state.resolved.get_mut(&node).expect("BUG: a submitted node without parameters").state =
+                state;
+            return Ok(());
+        }
         let signature = self.ops.get(self.nodes.op(node)).signature();
         let mut params = Vec::with_capacity(detail.params.len());
         for (name, arg) in &detail.params {

@@ -85,6 +85,10 @@ impl Engine<'_> {
                 return ControlFlow::Continue(());
             }
         }
+        if self.needs_no_key(node) {
+            self.must_run(node);
+            return ControlFlow::Continue(());
+        }
         match self.make_key(node) {
             // Because somebody does not want to wait for a digest: the next event tells who.
             Err(_) if self.pool.interrupted().load(Relaxed) => {
@@ -177,7 +181,8 @@ impl Engine<'_> {
     pub(super) fn on_stored(&mut self, node: NodeId, record: Record) {
         let (digest, bytes) = (record.digest, record.len);
         self.is_stored(node, &record);
-        let extra = Extra::decode(&record.extra).unwrap_or_default();
+        let mut extra = Extra::decode(&record.extra).unwrap_or_default();
+        extra.generates &= !self.is_submitted(node);
         if extra.generates {
             *self.state.readers.entry(self.nodes.declared(node)).or_insert(0) += 1;
         }

@@ -31,6 +31,7 @@ mod results;
 mod returns;
 mod sample;
 mod sharing;
+mod submitted;
 mod time;
 mod watch;
 
@@ -38,3 +39,4 @@ pub(crate) use contexts::{Contexts, StateRead};
 pub(crate) use core::{Engine, Progressing, Provision};
 pub(crate) use crew::Activity;
 pub(crate) use dry::Watched;
+pub(crate) use submitted::Submissions;

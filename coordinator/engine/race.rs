@@ -135,7 +135,7 @@ impl Engine<'_> {
     }
 
     /// Takes a node out of whatever hands it is in.
-    fn stop_node(&mut self, node: NodeId) {
+    pub(super) fn stop_node(&mut self, node: NodeId) {
         self.leave(node);
         self.release_waiting(node);
         self.state.retries.remove(&node);

@@ -45,6 +45,9 @@ pub(super) enum Unread {
 impl Engine<'_> {
     /// Keeps a result for the nodes that read it.
     pub(super) fn keep(&mut self, node: NodeId, id: ResultId, bytes: Option<Vec<u8>>, at: At) {
+        if self.is_submitted(node) {
+            return self.keep_answer(node, id, bytes, at);
+        }
         let readers = self.readers(node);
         if self.nodes.item(node).is_some() {
             self.state.item_results.insert(node, id);

@@ -109,6 +109,7 @@ impl Engine<'_> {
                     self.drop_late(&value);
                     return self.on_trouble(node, Trouble::Error, why, Some(ran), log);
                 }
+                let generates = generates && !self.is_submitted(node);
                 self.on_result(node, value, Extra { writes, generates, winner: None }, ran, log);
             }
             Err(mut failure) => {
@@ -134,7 +135,7 @@ impl Engine<'_> {
         let wanted = same.iter().chain([&node]).any(|node| self.readers(*node) > 0) || extra.generates;
         let (new, bytes) = match value.body {
             Body::Inline(bytes) => {
-                let kept = wanted.then(|| bytes.clone());
+                let kept = (wanted || self.is_submitted(node)).then(|| bytes.clone());
                 (NewValue::Bytes(bytes), kept)
             }
             Body::File { name, len, packed } => {

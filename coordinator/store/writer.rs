@@ -164,7 +164,14 @@ impl Writer {
 
     /// Takes a result; it goes to the thread with the next [`Writer::hand_over`].
     pub fn put(&mut self, result: NewResult) {
-        self.results.push(result);
+        if self.queue.is_some() {
+            self.results.push(result);
+        }
+    }
+
+    /// Whether anything is kept.
+    pub fn keeps(&self) -> bool {
+        self.queue.is_some()
     }
 
     /// Takes an entry for the journal, likewise.

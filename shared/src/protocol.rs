@@ -161,7 +161,7 @@ pub struct Task {
 }
 
 /// Which keys of the state a task may read.
-#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
 pub enum Reads {
     /// None.
     #[default]
