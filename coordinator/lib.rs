@@ -4,19 +4,34 @@
 //! This crate is the coordinator: the event loop, the scheduler, the store and the command line. What the
 //! processes below it do is in `forkyard-worker`; what both sides agree on is in `forkyard-shared`.
 //!
-//! A program that brings ops of its own starts like `forkyard` itself does:
+//! A program with ops of its own has a [`Pool`], and submits nodes to it from any thread:
 //!
 //! ```no_run
-//! use forkyard::{Failed, Ops, Output, Task};
+//! use forkyard::{Failed, Node, Ops, Output, Pool, Task, Workers};
 //!
-//! fn main() -> std::process::ExitCode {
-//!     forkyard::init(Ops::standard().op("double", |task: &Task| -> Result<Output, Failed> {
-//!         let x: f64 = task.param("x")?;
-//!         Output::json(&(2.0 * x))
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     // First line: the zygote starts here too. Workers are copies of the process as it is now.
+//!     forkyard::init(Ops::standard().op("length", |task: &Task| -> Result<Output, Failed> {
+//!         let row: u64 = task.param("row")?;
+//!         let bytes = task.matrix()?.row_bytes(row).ok_or_else(|| Failed::new("there is no such row"))?;
+//!         Output::json(&bytes.len())
 //!     }));
-//!     forkyard::main()
+//!     let pool = Pool::builder().artifact("m", "m.npy").workers(Workers::Auto).start()?;
+//!     let ticket = pool.submit(Node::new("length").artifact("m").param("row", 7))?;
+//!     println!("{}", ticket.wait()?.json::<u64>()?);
+//!     Ok(())
 //! }
 //! ```
+//!
+//! `examples/rust-ops` is such a program. One that calls [`main`] in place of making a pool is the `forkyard` command
+//! with ops of its own.
+//!
+//! # In a host program
+//!
+//! The process becomes a subreaper: what its own children leave behind when they end becomes its child, and no longer
+//! that of `init`. A pool waits for and kills nothing but what it has started itself. It changes no signal's mask or
+//! handler outside of its own threads, which block all signals, and raises the soft limit of open files. The zygote ends with the thread that
+//! called [`init`], which is the main thread.
 
 mod admission;
 mod alerts;
