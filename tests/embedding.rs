@@ -51,7 +51,8 @@ fn main() -> ExitCode {
         command.env("EMBEDDING_TEST", name).env("TMPDIR", dir.path()).current_dir(dir.path());
         let output = command.output().expect("we can be started");
         // Whatever a pool without a store needs of the file system goes with it.
-        let left: Vec<_> = fs::read_dir(dir.path()).expect("it is there").flatten().map(|e| e.path()).collect();
+        let left: Vec<_> =
+            fs::read_dir(dir.path()).expect("it is there").flatten().map(|e| e.path()).collect();
         let litter = left.iter().any(|path| path.to_string_lossy().contains("/forkyard-"));
         if output.status.success() && !litter {
             println!("test {name} ... ok");
@@ -122,7 +123,8 @@ fn nodes_of_many_threads_have_their_own_results() {
             scope.spawn(move || {
                 let one_by_one: Vec<Ticket> =
                     (0..300).map(|n| pool.submit(double(thread * 1000 + n)).expect("it is open")).collect();
-                let together = pool.submit_many((0..300).map(|n| double(thread * 1000 + n))).expect("it is open");
+                let together =
+                    pool.submit_many((0..300).map(|n| double(thread * 1000 + n))).expect("it is open");
                 for (n, ticket) in (0..300).chain(0..300).zip(one_by_one.iter().chain(&together)) {
                     let value = ticket.wait().expect("it succeeds");
                     assert_eq!(value.json::<u64>().expect("a number"), 2 * (thread * 1000 + n));
@@ -133,7 +135,8 @@ fn nodes_of_many_threads_have_their_own_results() {
     });
     let ticket = pool.submit(double(4)).expect("it is open");
     // Anybody may wait, as often as they like.
-    let values = [(); 3].map(|()| ticket.wait().expect("it succeeds").bytes().expect("it is here").into_owned());
+    let values =
+        [(); 3].map(|()| ticket.wait().expect("it succeeds").bytes().expect("it is here").into_owned());
     assert!(values.iter().all(|bytes| bytes == b"8"));
     assert!(ticket.try_get().is_some_and(|value| value.is_ok()));
     assert_eq!(pool.under_way(), 0);
@@ -168,9 +171,14 @@ fn what_goes_wrong_has_a_type() {
         TaskError::TimedOut(why) => assert!(why.contains("50"), "{why}"),
         other => panic!("{other:?}"),
     }
-    assert!(matches!(error(Node::new("double").param("x", "text")), TaskError::Failed(why) if why.contains("parameter x")));
+    assert!(
+        matches!(error(Node::new("double").param("x", "text")), TaskError::Failed(why) if why.contains("parameter x"))
+    );
     // All of that was theirs alone.
-    assert_eq!(pool.submit(double(1)).expect("it is open").wait().expect("it succeeds").json::<u64>().ok(), Some(2));
+    assert_eq!(
+        pool.submit(double(1)).expect("it is open").wait().expect("it succeeds").json::<u64>().ok(),
+        Some(2)
+    );
 }
 
 fn what_cannot_run_is_refused_when_it_is_submitted() {
@@ -328,7 +336,9 @@ fn large_results_come_back_whole() {
         let bytes = value.bytes().expect("it is here");
         assert!(bytes.len() == *len && bytes.iter().all(|byte| *byte == 7));
     }
-    let files = |dir: &Path| walk(dir).into_iter().filter(|path| fs::metadata(path).is_ok_and(|m| m.len() > 4096)).count();
+    let files = |dir: &Path| {
+        walk(dir).into_iter().filter(|path| fs::metadata(path).is_ok_and(|m| m.len() > 4096)).count()
+    };
     assert_eq!(files(&std::env::temp_dir()), 0, "what has been handed over takes no room");
 }
 
@@ -402,7 +412,11 @@ fn the_hosts_children_and_signals_are_its_own() {
 fn children() -> Vec<i32> {
     let tasks = fs::read_dir("/proc/self/task").expect("it is there").flatten();
     let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    lists.flat_map(|list| list.split_whitespace().map(|pid| pid.parse().expect("a number")).collect::<Vec<_>>()).collect()
+    lists
+        .flat_map(|list| {
+            list.split_whitespace().map(|pid| pid.parse().expect("a number")).collect::<Vec<_>>()
+        })
+        .collect()
 }
 
 fn who_kills_the_zygote_ends_the_pool() {
