@@ -38,6 +38,7 @@ mod export;
 mod expr;
 mod fields;
 mod graph;
+mod hands;
 mod init;
 mod key;
 mod limits;

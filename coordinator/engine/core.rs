@@ -1,7 +1,7 @@
 //! The turns of the loop, and what a run consists of while it goes on.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use forkyard_shared::digest::Digest;
 use forkyard_shared::ids::{ArtifactId, NodeId, WorkerId};
@@ -24,6 +24,7 @@ use crate::alerts::Watch;
 use crate::artifacts::OpenArtifact;
 use crate::attempts::Attempts;
 use crate::cost::Costs;
+use crate::hands::Hands;
 use crate::key::{Keys, ResultId};
 use crate::memory::{Fences, Machine, Rooms};
 use crate::nodes::Nodes;
@@ -55,7 +56,7 @@ pub(crate) struct Engine<'a> {
     pub costs: Costs,
     pub reader: Reader,
     pub writer: Writer,
-    pub pool: &'a mut Pool,
+    pub pool: &'a mut dyn Hands,
     pub report: &'a mut Report,
     /// Maps the artifacts, once, before the first worker is needed.
     pub attach: &'a mut dyn FnMut(&Pool, &mut Report) -> Result<(), RunError>,
@@ -290,9 +291,9 @@ impl Engine<'_> {
 
     pub(super) fn turns(&mut self) -> Result<(), RunError> {
         let tick = self.report.interval().unwrap_or(TICK).min(TICK);
-        self.state.timers.set(Instant::now() + tick, Timer::Tick);
+        self.state.timers.set(self.pool.now() + tick, Timer::Tick);
         if let Some((limit, _)) = &self.state.sample {
-            self.state.timers.set(Instant::now() + *limit, Timer::SampleEnd);
+            self.state.timers.set(self.pool.now() + *limit, Timer::SampleEnd);
         }
         loop {
             self.expand();
@@ -318,17 +319,17 @@ impl Engine<'_> {
                 return Ok(());
             }
             self.report.flush();
-            let now = Instant::now();
+            let now = self.pool.now();
             let more_to_look_up = (self.scheduler.has_fresh() || open) && !self.state.stopping;
             let limit = if more_to_look_up { Some(Duration::ZERO) } else { self.state.timers.wait(now) };
             match self.pool.next(limit).map_err(RunError::Internal)? {
                 Some(Event::Message(message)) => self.on_message(message)?,
                 Some(Event::Signal(signal)) => self.on_signal(signal),
-                Some(Event::Memory) => self.look_at_memory(Instant::now()),
+                Some(Event::Memory) => self.look_at_memory(self.pool.now()),
                 Some(Event::ZygoteGone) => return self.on_zygote_gone(),
                 None => {}
             }
-            self.on_time(Instant::now(), tick);
+            self.on_time(self.pool.now(), tick);
         }
     }
 

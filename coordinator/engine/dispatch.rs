@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use forkyard_shared::digest::Digest;
 use forkyard_shared::ids::{NodeId, WorkerId};
@@ -54,7 +54,7 @@ impl Engine<'_> {
             && self.has_idle_and_behind()
         {
             self.state.sharing = true;
-            self.state.timers.set(Instant::now() + SHARE_AFTER, Timer::Share);
+            self.state.timers.set(self.pool.now() + SHARE_AFTER, Timer::Share);
         }
         Ok(())
     }
@@ -96,7 +96,8 @@ impl Engine<'_> {
 
     pub(super) fn fork(&mut self, worker: WorkerId) -> Result<(), RunError> {
         if !self.state.attached {
-            (self.attach)(self.pool, self.report)?;
+            let (attach, report) = (&mut self.attach, &mut self.report);
+            self.pool.attach(&mut |pool| attach(pool, report))?;
             self.state.attached = true;
         }
         self.pool.fork(worker).map_err(|error| RunError::of_pool("start a worker", &error))?;
@@ -140,7 +141,7 @@ impl Engine<'_> {
         let place = &self.state.places[worker.index()];
         let slot = place.free_slot().expect("BUG: a batch for a place without a free slot");
         if let Some(timeout) = nodes.iter().filter_map(|n| self.nodes.detail(*n)?.timeout).min() {
-            self.watch_timeout(worker, Instant::now() + timeout);
+            self.watch_timeout(worker, self.pool.now() + timeout);
         }
         for node in &nodes {
             self.state.admission.start(*node, self.memory_of(*node), worker);

@@ -68,7 +68,7 @@ impl Engine<'_> {
         let Some(own) = gates.of.get(&self.nodes.declared(node)) else {
             return self.scheduler.must_run(node);
         };
-        let now = Instant::now();
+        let now = self.pool.now();
         for &at in own {
             let opens = gates.gates[at].opens(now);
             if opens.is_some_and(|opens| opens <= now) && gates.gates[at].waiting.is_empty() {
@@ -121,7 +121,7 @@ impl Engine<'_> {
 
     /// Lets those through that may.
     pub(super) fn let_in(&mut self, at: usize) {
-        let now = Instant::now();
+        let now = self.pool.now();
         while let Some(&node) = self.state.gates.gates[at].waiting.front() {
             let gates = &self.state.gates;
             let own = gates.of.get(&self.nodes.declared(node)).cloned().unwrap_or_default();

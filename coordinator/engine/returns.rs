@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use forkyard_shared::blob;
 use forkyard_shared::digest::Digest;
@@ -374,7 +374,7 @@ impl Engine<'_> {
             return self.give_back(node);
         }
         self.state.retries.insert(node);
-        self.state.timers.set(Instant::now() + wait, Timer::Retry(node));
+        self.state.timers.set(self.pool.now() + wait, Timer::Retry(node));
     }
 
     /// An attempt went wrong: the node is tried again, or fails.
@@ -397,7 +397,7 @@ impl Engine<'_> {
             }
             Verdict::Again(delay) => {
                 self.state.retries.insert(node);
-                self.state.timers.set(Instant::now() + delay, Timer::Retry(node));
+                self.state.timers.set(self.pool.now() + delay, Timer::Retry(node));
             }
             Verdict::Fail => {
                 let outcome = if trouble == Trouble::Timeout { Outcome::TimedOut } else { Outcome::Failed };
