@@ -471,6 +471,13 @@ impl<'g> Scheduler<'g> {
         for user in users {
             if self.accepts(user, node) {
                 self.met(user, node, outcome);
+            } else if self.outlives_failure(user)
+                && matches!(self.state(user), State::Waiting | State::Ready)
+            {
+                // It would have run after this, and accepts only that others fail.
+                self.marks[user.index()] |= mark::HINDERED;
+                self.waiting[user.index()] -= 1;
+                self.enter_if_ready(user);
             }
         }
     }
@@ -604,5 +611,35 @@ impl<'g> Scheduler<'g> {
             let failed = matches!(outcome, Outcome::Failed | Outcome::TimedOut);
             self.counts.excused_failures += usize::from(failed);
         }
+    }
+}
+
+#[cfg(test)]
+impl Scheduler<'_> {
+    /// Compares the parts of the state with each other; ready nodes that are in no queue.
+    pub fn sanity_check(&self) -> Vec<NodeId> {
+        let nodes = || (0..self.state.len()).map(NodeId::new);
+        let taken = nodes().filter(|node| self.state(*node) == State::Taken).count();
+        assert_eq!(self.taken, taken, "so many are taken");
+        let mut counts = Counts::default();
+        for node in nodes() {
+            let State::Settled(outcome) = self.state(node) else { continue };
+            *counts.of(outcome) += 1;
+            if self.has(node, mark::EXCUSED) && !outcome.is_done() && outcome != Outcome::Skipped {
+                counts.excused += 1;
+                counts.excused_failures +=
+                    usize::from(matches!(outcome, Outcome::Failed | Outcome::TimedOut));
+            }
+        }
+        assert_eq!(self.counts, counts, "so many are settled");
+        assert!(self.batched.iter().all(|batched| *batched == 0), "a batch is being made");
+        let mut queued = vec![0; self.state.len()];
+        let in_queues = self.fresh.iter().copied().chain(self.runnable.iter().map(|entry| entry.node));
+        in_queues.for_each(|node| queued[node.index()] += 1);
+        let ready = || nodes().filter(|node| self.state(*node) == State::Ready);
+        if let Some(node) = ready().find(|node| queued[node.index()] > 1) {
+            panic!("node {} is in a queue {} times", node.0, queued[node.index()]);
+        }
+        ready().filter(|node| queued[node.index()] == 0).collect()
     }
 }

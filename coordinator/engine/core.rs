@@ -296,6 +296,8 @@ impl Engine<'_> {
             self.state.timers.set(self.pool.now() + *limit, Timer::SampleEnd);
         }
         loop {
+            #[cfg(test)]
+            self.sanity_check();
             self.expand();
             self.look_up()?;
             if !self.scheduler.has_fresh() {

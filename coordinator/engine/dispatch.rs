@@ -378,8 +378,8 @@ fn shares_its_key(nodes: &Nodes, ops: &Ops, node: NodeId) -> bool {
 
 /// A node that runs, or is about to, and the identical ones that wait for it.
 pub(super) struct Claim {
-    runner: NodeId,
-    waiting: Vec<NodeId>,
+    pub(super) runner: NodeId,
+    pub(super) waiting: Vec<NodeId>,
 }
 
 /// Notes that a node of this key is on its way; false if another one is already.

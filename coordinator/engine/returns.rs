@@ -233,7 +233,8 @@ impl Engine<'_> {
             // It will be asked whether this is enough.
             self.own_result(node).map(drop)?;
         }
-        if extra.generates && !self.is_copy(node) {
+        // One that has made its nodes may run again, because its result was lost.
+        if extra.generates && !self.is_copy(node) && !self.nodes.has_made(node) {
             self.generate(node)?;
         }
         Ok(writes)

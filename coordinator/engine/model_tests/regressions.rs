@@ -1,0 +1,1 @@
+//! What the model found, each with its seed and its story.
