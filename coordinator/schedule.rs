@@ -493,7 +493,9 @@ impl<'g> Scheduler<'g> {
                 self.graph_users(failed).iter().chain(self.late_users(failed)).copied().collect();
             for user in users {
                 if self.state(user) == State::Open {
-                    self.marks[user.index()] |= mark::HINDERED;
+                    if !self.accepts(user, failed) {
+                        self.marks[user.index()] |= mark::HINDERED;
+                    }
                 } else if self.accepts(user, failed) && !was_done {
                     self.met(user, failed, outcome);
                 } else if matches!(self.state(user), State::Waiting | State::Ready) {
@@ -524,17 +526,20 @@ impl<'g> Scheduler<'g> {
     }
 
     /// A done node turns out to have no result after all: it runs again, and `user`, which found out,
-    /// waits for it. False if that cannot be: it has run again meanwhile, and failed.
+    /// waits for it. Others that were ready and wait now are returned; nothing if that cannot be: it has run again
+    /// meanwhile, and failed.
     #[must_use]
-    pub fn revive(&mut self, node: NodeId, user: NodeId) -> bool {
+    pub fn revive(&mut self, node: NodeId, user: NodeId) -> Option<Vec<NodeId>> {
+        let mut set_back = Vec::new();
+        let is_user = self.graph_users(node).contains(&user) || self.late_users(node).contains(&user);
         if let State::Settled(outcome) = self.state(node) {
             if !outcome.is_done() {
-                return false;
+                return None;
             }
             *self.counts.of(outcome) -= 1;
             self.state[node.index()] = State::Ready;
             self.must_run(node);
-            if !self.graph_users(node).contains(&user) && !self.late_users(node).contains(&user) {
+            if !is_user {
                 // It reads the item of a node, and needs that node.
                 self.late_users.entry(node).or_default().push(user);
             }
@@ -545,12 +550,17 @@ impl<'g> Scheduler<'g> {
                 self.waiting[other.index()] += 1;
                 if self.state(other) == State::Ready {
                     self.state[other.index()] = State::Waiting;
+                    set_back.push(other);
                 }
             }
             self.clear_queues();
+        } else if !is_user {
+            // Another one has found out before.
+            self.late_users.entry(node).or_default().push(user);
+            self.waiting[user.index()] += 1;
         }
         self.release(user);
-        true
+        Some(set_back)
     }
 
     /// Settles everything that is not settled as cancelled; those nodes are returned.

@@ -159,10 +159,11 @@ impl Family {
 }
 
 impl Engine<'_> {
-    /// The nodes that stand for a node's items, in order: `None` has no result. Nothing if it has no items.
+    /// The nodes that stand for a node's items, in order: `None` has no result. Nothing if it has no items. One may be
+    /// there that has to be computed anew.
     pub(super) fn units(&self, node: NodeId) -> Option<Vec<Option<NodeId>>> {
         let family = self.state.families.get(&node)?;
-        let done = |unit: &NodeId| Some(*unit).filter(|unit| *unit != NOBODY && self.is_done(*unit));
+        let done = |unit: &NodeId| Some(*unit).filter(|unit| *unit != NOBODY && !self.has_none(*unit));
         match family.source {
             Source::Repeat => None,
             _ => Some(family.items.iter().map(done).collect()),
@@ -418,6 +419,7 @@ impl Engine<'_> {
         for item in self.all_units(of) {
             let idle = matches!(self.scheduler.state(item), State::Waiting | State::Ready);
             if idle || self.forget_waiting(item) {
+                self.release_waiting(item);
                 let blocked = self.scheduler.cancel(item);
                 self.tell(item, Outcome::Cancelled, None, None, Some("another item failed"));
                 self.after(item, Outcome::Cancelled, None);

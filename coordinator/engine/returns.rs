@@ -298,6 +298,7 @@ impl Engine<'_> {
     pub(super) fn blocked(&mut self, node: NodeId, blocked: Vec<NodeId>) {
         let why = format!("it needs {}, which did not succeed", self.nodes.name(node));
         for user in blocked {
+            self.release_waiting(user);
             self.tell(user, Outcome::Blocked, None, None, Some(&why));
             self.after(user, Outcome::Blocked, Some(&why));
         }
@@ -358,10 +359,15 @@ impl Engine<'_> {
     /// The result of `producer` is gone: it runs again, and `reader`, which found out, waits for it. What else was
     /// in the reader's batch must have been given back.
     pub(super) fn compute_anew(&mut self, producer: NodeId, reader: NodeId) {
+        self.leave(reader);
         self.release_waiting(reader);
-        if !self.scheduler.revive(producer, reader) {
-            let why = format!("it needs {}, which did not succeed", self.nodes.name(producer));
-            self.give_up(reader, Outcome::Blocked, why, None, Vec::new());
+        match self.scheduler.revive(producer, reader) {
+            // Whoever had passed a gate passes it once more; the node itself may have to.
+            Some(set_back) => set_back.into_iter().for_each(|node| self.leave(node)),
+            None => {
+                let why = format!("it needs {}, which did not succeed", self.nodes.name(producer));
+                self.give_up(reader, Outcome::Blocked, why, None, Vec::new());
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use forkyard_shared::ids::{NodeId, WorkerId};
 use forkyard_shared::protocol::{
     Batch, Cause, Completion, Cost, End, Failure, FromWorker, FromZygote, Param, Private, Task, ToCoordinator,
 };
-use forkyard_shared::pulse::{Pulse, SLOTS};
+use forkyard_shared::pulse::Pulse;
 use forkyard_shared::value::{Kind, Value};
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -379,7 +379,6 @@ impl Hands for Double {
             // Lost with its worker.
             return;
         }
-        assert!(place.batches.len() < SLOTS, "a third batch");
         place.batches.push(batch);
         self.go_on(worker);
     }

@@ -326,13 +326,11 @@ impl World<'_> {
             Parts::Range(count) => Some((0..*count).map(Value::from).collect()),
             Parts::List(items) => Some(items.iter().copied().map(Value::from).collect()),
             Parts::Over(of) => self.fates[of].value.as_array().cloned(),
-            Parts::Each(leader) => Some(
-                self.fates[leader]
-                    .items
-                    .iter()
-                    .map(|item| item.as_ref().map_or(Value::Null, |item| item.value.clone()))
-                    .collect(),
-            ),
+            Parts::Each(leader) => {
+                // Those that its leader has not come to are nobody's.
+                let leading = self.fates[leader].items.iter().map_while(Option::as_ref);
+                Some(leading.map(|item| item.value.clone()).collect())
+            }
             _ => unreachable!("it has items"),
         };
         let Some(mut values) = values else {
@@ -352,9 +350,8 @@ impl World<'_> {
         for (index, value) in values.into_iter().enumerate() {
             let id = item_name(index);
             let leading = leader.map(|leader| self.fates[&leader].items[index].clone());
-            if !self.facts.outcomes.contains_key(&id)
-                && (stopped || may_be_cut || leading.as_ref().is_some_and(Option::is_none))
-            {
+            let may_be_missing = stopped || may_be_cut || leader_blocks.is_some();
+            if !self.facts.outcomes.contains_key(&id) && may_be_missing {
                 cancelled = true;
                 family.items.push(None);
                 continue;

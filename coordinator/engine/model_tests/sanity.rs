@@ -31,7 +31,7 @@ impl Engine<'_> {
             claim.waiting.iter().for_each(|node| note(*node, "an identical one"));
             if !claim.waiting.is_empty() {
                 let runner = self.scheduler.state(claim.runner);
-                let runs = matches!(runner, State::Taken | State::Ready);
+                let runs = matches!(runner, State::Taken | State::Ready | State::Waiting);
                 let name = self.nodes.name(claim.runner);
                 assert!(runs, "somebody waits for {name}, which is {runner:?}");
             }
