@@ -439,11 +439,21 @@ impl<'g> Scheduler<'g> {
 
     /// From now on only what accepts failures starts; the rest is cancelled.
     pub fn drain(&mut self) {
-        if std::mem::replace(&mut self.draining, true) {
-            return;
+        if !std::mem::replace(&mut self.draining, true) {
+            self.leave_out_from(0);
         }
+    }
+
+    /// The same of nodes from this one on, if they came when that had been said.
+    pub fn drain_from(&mut self, first: usize) {
+        if self.draining {
+            self.leave_out_from(first);
+        }
+    }
+
+    fn leave_out_from(&mut self, first: usize) {
         let idle = |state: State| matches!(state, State::Waiting | State::Ready);
-        for node in (0..self.state.len()).map(NodeId::new) {
+        for node in (first..self.state.len()).map(NodeId::new) {
             if idle(self.state(node)) && !self.outlives_failure(node) {
                 self.leave_out(node);
             }
@@ -471,8 +481,7 @@ impl<'g> Scheduler<'g> {
         for user in users {
             if self.accepts(user, node) {
                 self.met(user, node, outcome);
-            } else if self.outlives_failure(user)
-                && matches!(self.state(user), State::Waiting | State::Ready)
+            } else if self.outlives_failure(user) && matches!(self.state(user), State::Waiting | State::Ready)
             {
                 // It would have run after this, and accepts only that others fail.
                 self.marks[user.index()] |= mark::HINDERED;

@@ -208,6 +208,9 @@ impl Engine<'_> {
                 if self.claim(node) {
                     most = most.max(bytes);
                     nodes.push(node);
+                } else {
+                    // Whom it waits for may have to pass the same gate.
+                    self.leave(node);
                 }
                 continue;
             }

@@ -452,8 +452,7 @@ impl Engine<'_> {
                 self.give_back(node);
             }
             self.clear_gates();
-            self.tell_left_out();
-            self.release_all_waiting();
+            // Who waits for one of these starts anew; one that is still to run keeps those that wait for it.
             self.tell_left_out();
             let open: Vec<NodeId> = self.state.families.keys().copied().collect();
             self.state.expandable.extend(open);

@@ -56,7 +56,10 @@ fn whatever_happens_a_run_comes_to_what_its_manifest_says() {
             failures
         };
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().flat_map(|worker| worker.join().expect("a thread of the test")).collect::<Vec<_>>()
+        workers
+            .into_iter()
+            .flat_map(|worker| worker.join().expect("a thread of the test"))
+            .collect::<Vec<_>>()
     });
     failures.sort();
     failures.truncate(most);

@@ -39,12 +39,23 @@ struct Fate {
     /// The nodes that it routes to, if it routes.
     chosen: Option<Vec<usize>>,
     nulls: bool,
+    /// The run stopped before all its ancestors had ended: what was set by then is a matter of time.
+    unsure: bool,
 }
 
 impl Fate {
     fn of(outcome: Outcome, seen: Seen) -> Fate {
         let handed = seen.clone();
-        Fate { outcome, value: Value::Null, seen, handed, items: Vec::new(), chosen: None, nulls: false }
+        Fate {
+            outcome,
+            value: Value::Null,
+            seen,
+            handed,
+            items: Vec::new(),
+            chosen: None,
+            nulls: false,
+            unsure: false,
+        }
     }
 
     fn is_done(&self) -> bool {
@@ -116,10 +127,14 @@ impl World<'_> {
         }
     }
 
-    fn check_value(&self, id: &str, value: &Value) -> Result<(), String> {
+    /// A node's result, which must be what the run says.
+    fn value_said(&self, id: &str, value: Value, unsure: bool) -> Result<Value, String> {
         match self.facts.values.get(id) {
-            Some(said) if said != value => Err(format!("the result of {id} is {said} and should be {value}")),
-            _ => Ok(()),
+            Some(said) if unsure => Ok(said.clone()),
+            Some(said) if *said != value => {
+                Err(format!("the result of {id} is {said} and should be {value}"))
+            }
+            _ => Ok(value),
         }
     }
 
@@ -159,7 +174,11 @@ impl World<'_> {
         let blocked = needs.iter().any(|need| blocks(&need));
         let left_out =
             !is_race && (needs.iter().any(elsewhere) || !node.runs_if_skipped && needs.iter().any(skipped));
-        let when_is_false = !node.when.is_none_or(|when| self.holds(when, &seen, None));
+        let unsure = needs.iter().any(|need| fate_of(need).unsure);
+        let when_is_false = match unsure {
+            true => self.facts.outcomes.get(&id) == Some(&Outcome::Skipped),
+            false => !node.when.is_none_or(|when| self.holds(when, &seen, None)),
+        };
         let whole = node.when.is_some_and(|when| !matches!(when, Cond::EvenIndex | Cond::EvenItem));
 
         let plain = if blocked {
@@ -179,22 +198,25 @@ impl World<'_> {
             }
             (None, Parts::One) => {
                 let mut outcome = play(&node.scripts[0], node, self.case.max_crashes);
-                let value = self.result(node, &seen, None);
-                let is_user = |id: &usize| self.case.nodes.iter().any(|user| user.id == *id && user.needs().contains(&node.id));
+                let value = self.value_said(&id, self.result(node, &seen, None), unsure)?;
+                let is_user = |id: &usize| {
+                    self.case.nodes.iter().any(|user| user.id == *id && user.needs().contains(&node.id))
+                };
                 if outcome == Outcome::Ran && !chosen(node, &value).unwrap_or_default().iter().all(is_user) {
                     outcome = Outcome::Failed;
                 }
                 let mut fate = Fate::of(self.said(&id, vec![outcome], may_be_cut)?, seen);
                 if fate.is_done() {
                     fate.value = value;
-                    self.check_value(&id, &fate.value)?;
                     self.write(node, &place.rank, &mut fate);
                 }
                 fate
             }
             (None, Parts::Race(members)) => self.race(node, members, may_be_cut)?,
-            (None, Parts::Repeat(from, max)) => self.repeat(node, (*from, *max), &place, seen, may_be_cut)?,
-            (None, _) => self.family(node, leader, leader_blocks, &place, seen, may_be_cut)?,
+            (None, Parts::Repeat(from, max)) => {
+                self.repeat(node, (*from, *max), &place, seen, (may_be_cut, unsure))?
+            }
+            (None, _) => self.family(node, leader, leader_blocks, &place, seen, (may_be_cut, unsure))?,
         };
         if fate.is_done() {
             if let Some((var, value)) = node.publish {
@@ -218,6 +240,8 @@ impl World<'_> {
             fate.chosen = chosen(node, &fate.value);
         }
         let is_done = fate.is_done();
+        fate.unsure =
+            unsure || fate.outcome == Outcome::Cancelled && (self.draining || self.facts.interrupted);
         fate.nulls = node.policy == Some(Policy::Null);
         self.fates.insert(node.id, fate);
         if is_done {
@@ -274,7 +298,7 @@ impl World<'_> {
         (from, max): (u32, u32),
         place: &Place,
         seen: Seen,
-        may_be_cut: bool,
+        (may_be_cut, unsure): (bool, bool),
     ) -> Result<Fate, String> {
         let mut family = Fate::of(Outcome::Ran, seen.clone());
         let mut before = seen;
@@ -287,8 +311,11 @@ impl World<'_> {
             let outcome = self.said(&id, allowed, may_be_cut)?;
             let mut fate = Fate::of(outcome, before.clone());
             if fate.is_done() {
-                fate.value = self.result(node, &fate.seen, Some(&Item { index, value: Value::Null }));
-                self.check_value(&id, &fate.value)?;
+                fate.value = self.value_said(
+                    &id,
+                    self.result(node, &fate.seen, Some(&Item { index, value: Value::Null })),
+                    unsure,
+                )?;
                 let rank = place.rank.iter().copied().chain([1 + index]).collect();
                 self.write(node, &rank, &mut fate);
             }
@@ -320,7 +347,7 @@ impl World<'_> {
         leader_blocks: Option<usize>,
         place: &Place,
         seen: Seen,
-        may_be_cut: bool,
+        (may_be_cut, unsure): (bool, bool),
     ) -> Result<Fate, String> {
         let values: Option<Vec<Value>> = match &node.parts {
             Parts::Range(count) => Some((0..*count).map(Value::from).collect()),
@@ -377,8 +404,7 @@ impl World<'_> {
             let outcome = self.said(&id, vec![allowed], may_be_cut || stopped)?;
             let mut fate = Fate::of(outcome, sees);
             if fate.is_done() {
-                fate.value = self.result(node, &fate.seen, Some(&item));
-                self.check_value(&id, &fate.value)?;
+                fate.value = self.value_said(&id, self.result(node, &fate.seen, Some(&item)), unsure)?;
                 let rank = place.rank.iter().copied().chain([1 + item.index]).collect();
                 self.write(node, &rank, &mut fate);
             }

@@ -113,7 +113,7 @@ fn once(case: &Case, seed: u64, plan: &'static Plan, store: &Memory) -> Result<(
         attach: &mut |_, _| Ok(()),
         state: Progressing::new(plan, &OPS, provision),
     };
-    let ended = engine.run();
+    engine.run().map_err(|error: RunError| error.to_string())?;
     engine.sanity_check();
     let facts = facts(&engine, store);
     let stored_before: Vec<Option<String>> = (0..engine.nodes.len())
@@ -125,7 +125,6 @@ fn once(case: &Case, seed: u64, plan: &'static Plan, store: &Memory) -> Result<(
         .collect();
     let ending = engine.state.ending.clone();
     drop(engine);
-    ended.map_err(|error: RunError| error.to_string())?;
     if !double.interrupted && ending != Ending::Complete {
         return Err(format!("it ended so: {ending:?}"));
     }
