@@ -69,7 +69,7 @@ pub(super) struct Weather {
     pub signals: u64,
     /// Stored results are lost.
     pub loss: bool,
-    /// Results of equal nodes are in the store before the run.
+    /// The manifest is run once more, on what the first run has stored.
     pub second_run: bool,
 }
 
@@ -148,7 +148,6 @@ pub(super) enum Term {
     Var(usize),
     Item,
     Index,
-    Last,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -290,7 +289,6 @@ impl Node {
             Term::Var(var) => in_braces(format!("vars.v{var}")),
             Term::Item => in_braces("item".into()),
             Term::Index => in_braces("index".into()),
-            Term::Last => in_braces("last_output".into()),
         };
         let mut params = json!({ "t": self.twin, "v": self.terms.iter().map(term).collect::<Vec<_>>() });
         params["s"] = json!(self.scripts.iter().map(Script::text).collect::<Vec<_>>());

@@ -489,7 +489,6 @@ impl World<'_> {
             Term::Var(var) => self.var(*var, seen),
             Term::Item => item.map_or(Value::Null, |item| item.value.clone()),
             Term::Index => item.map_or(Value::Null, |item| Value::from(item.index)),
-            Term::Last => Value::Null,
         };
         let terms: Value = node.terms.iter().map(term).collect();
         let whole = node.whole.map(|of| self.value_of(of));
