@@ -96,6 +96,11 @@ impl Ends {
         Ends { next: 0, early: VecDeque::new(), results: Hasher::new(), keys }
     }
 
+    /// Whether this item has ended.
+    fn has(&self, index: u32) -> bool {
+        index.checked_sub(self.next).is_none_or(|at| self.early.get(at as usize).is_some_and(Option::is_some))
+    }
+
     /// An item has ended; `key` tells the keys of those that have.
     fn put(&mut self, index: u32, result: Option<ResultId>, key: impl Fn(u32) -> Digest) {
         let null = ResultId { kind: Kind::Json, digest: NULL_DIGEST };
@@ -366,8 +371,8 @@ impl Engine<'_> {
         let result = self.state.item_results.remove(&node);
         let policy = self.fan(of).map_or(OnItemFailure::Fail, |fan| fan.on_item_failure);
         let Some(family) = self.state.families.get_mut(&of) else { return };
-        if family.closed {
-            // It ran again because its result was gone.
+        if family.closed || family.ends.has(index) {
+            // It ran again because its result was gone, and counts as it was: those that follow it are there.
             return;
         }
         family.cancelled |= outcome == Outcome::Cancelled;

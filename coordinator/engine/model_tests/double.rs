@@ -207,7 +207,7 @@ impl Double {
         if place.pid.is_none() || place.running.is_some() {
             return;
         }
-        while let Some(batch) = place.batches.first() {
+        if let Some(batch) = place.batches.first() {
             let (number, slot) = (batch.number, usize::from(batch.slot));
             let Some(index) = pulse.claim(slot, number) else {
                 self.report(worker, number, 0);

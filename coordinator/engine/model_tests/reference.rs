@@ -355,8 +355,11 @@ impl World<'_> {
             Parts::Over(of) => self.fates[of].value.as_array().cloned(),
             Parts::Each(leader) => {
                 // Those that its leader has not come to are nobody's.
-                let leading = self.fates[leader].items.iter().map_while(Option::as_ref);
-                Some(leading.map(|item| item.value.clone()).collect())
+                let items = &self.fates[leader].items;
+                let there = items.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+                let value =
+                    |item: &Option<Fate>| item.as_ref().map_or(Value::Null, |item| item.value.clone());
+                Some(items[..there].iter().map(value).collect())
             }
             _ => unreachable!("it has items"),
         };
@@ -377,6 +380,10 @@ impl World<'_> {
         for (index, value) in values.into_iter().enumerate() {
             let id = item_name(index);
             let leading = leader.map(|leader| self.fates[&leader].items[index].clone());
+            if matches!(leading, Some(None)) {
+                family.items.push(None);
+                continue;
+            }
             let may_be_missing = stopped || may_be_cut || leader_blocks.is_some();
             if !self.facts.outcomes.contains_key(&id) && may_be_missing {
                 cancelled = true;
@@ -469,7 +476,7 @@ impl World<'_> {
 
     fn holds(&self, when: Cond, seen: &Seen, item: Option<&Item>) -> bool {
         match when {
-            Cond::Constant(is) => (self.var(0, seen) != Value::from(0)) == is,
+            Cond::Constant(is) => (self.var(0, seen) != 0) == is,
             Cond::Even(of) => is_even(&self.value_of(of)),
             Cond::Done(of) => self.fates[&of].is_done(),
             Cond::EvenIndex => item.is_none_or(|item| is_even(&Value::from(item.index))),

@@ -53,10 +53,8 @@ fn items(node: Node, count: u32) -> Node {
 /// Seed 32: it ran again because its result was lost, and failed, for the nodes that it made were there.
 #[test]
 fn a_generator_that_runs_again_makes_its_nodes_once() {
-    let generator = Node { makes: vec![node(1)], ..node(0) };
-    let readers = (2..6).map(|id| Node { order: vec![id - 1], whole: Some(0), ..node(id) });
-    let mut nodes: Vec<Node> = std::iter::once(generator).chain(readers).collect();
-    nodes[1].order.clear();
+    let mut nodes = vec![Node { makes: vec![node(1)], ..node(0) }, node(2)];
+    nodes.extend((3..8).map(|id| Node { whole: Some(0), ..reads(id, &[Term::Result(id - 1)]) }));
     holds(nodes, |case| case.weather.loss = true);
 }
 
@@ -77,7 +75,7 @@ fn a_node_that_outlives_a_failure_is_blocked_by_what_was_cancelled() {
 /// quicker, it was won.
 #[test]
 fn a_member_that_routes_elsewhere_has_not_lost() {
-    let elsewhere = Node { route: Some((vec![1], vec![1])), ..node(0) };
+    let elsewhere = Node { route: Some((vec![], vec![])), ..node(0) };
     let race = Node { parts: Parts::Race(vec![0, 1]), ..node(2) };
     holds(vec![elsewhere, reads(1, &[Term::Result(0)]), race], |_| {});
 }
@@ -118,7 +116,22 @@ fn an_item_that_runs_again_is_waited_for() {
 fn who_waits_for_a_lost_result_does_not_stand_in_a_gate() {
     let mut nodes = vec![node(0)];
     nodes.extend((1..8).map(|id| Node { group: Some(0), whole: Some(0), ..node(id) }));
-    holds(nodes, |case| (case.weather.loss, case.weather.workers) = (true, 1));
+    // Results that push others out of memory.
+    nodes.push(node(8));
+    nodes.extend((9..12).map(|id| reads(id, &[Term::Result(id - 1)])));
+    holds(nodes, |case| {
+        (case.weather.loss, case.weather.workers) = (true, 1);
+        case.groups[0].concurrency = Some(3);
+    });
+}
+
+/// Seed 11012: an item ran again because its result was lost, was counted twice, and was followed twice.
+#[test]
+fn an_item_that_runs_again_is_followed_once() {
+    let follower = |id| Node { parts: Parts::Each(0), ..reads(id, &[Term::Item]) };
+    let mut nodes = vec![items(node(0), 4)];
+    nodes.extend((1..4).map(follower));
+    holds(nodes, |case| case.weather.loss = true);
 }
 
 /// Seeds 3590 and 3997: nodes made by one that ended after the run had begun to stop: those that need the first of
