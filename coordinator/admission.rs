@@ -121,6 +121,12 @@ impl Admission {
         std::mem::take(&mut self.waiting).into_values().map(|(node, _)| node).collect()
     }
 
+    /// Who waits.
+    #[cfg(test)]
+    pub fn waiting(&self) -> impl Iterator<Item = NodeId> {
+        self.waiting.values().map(|(node, _)| *node)
+    }
+
     pub fn is_anyone_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }

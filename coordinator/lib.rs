@@ -55,6 +55,7 @@ mod export;
 mod expr;
 mod fields;
 mod graph;
+mod hands;
 mod importer;
 mod init;
 mod key;

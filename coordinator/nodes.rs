@@ -1,7 +1,7 @@
 //! The nodes of a run: those of the plan, and those that come into being while it goes on.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use forkyard_shared::ids::{ArtifactId, NodeId, OpId};
@@ -20,6 +20,7 @@ pub(crate) struct Nodes {
     /// How many there will be of those, as far as it is known.
     expected: usize,
     made: Vec<Made>,
+    generators: HashSet<NodeId>,
     /// The ids of nodes that were made.
     ids: HashMap<String, NodeId>,
     /// What nodes that are submitted have in common: plans of one node.
@@ -81,6 +82,7 @@ impl Nodes {
             later: Vec::new(),
             expected: 0,
             made: Vec::new(),
+            generators: HashSet::new(),
             ids: HashMap::new(),
             shapes: Vec::new(),
             submitted: 0,
@@ -116,6 +118,7 @@ impl Nodes {
             self.later.push(Later::Made { by, number: NodeId::new(number) });
         }
         self.ids.entry(self.name(generator).into_owned()).or_insert(generator);
+        self.generators.insert(generator);
         self.made.push(Made { plan, first, generator, ranks: plan.graph.ranks() });
     }
 
@@ -140,6 +143,11 @@ impl Nodes {
     /// Whether it came from another thread.
     pub fn is_submitted(&self, node: NodeId) -> bool {
         matches!(self.later(node), Some(Later::Submitted { .. }))
+    }
+
+    /// Whether the node has made any.
+    pub fn has_made(&self, node: NodeId) -> bool {
+        self.generators.contains(&node)
     }
 
     fn later(&self, node: NodeId) -> Option<Later> {

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{self, Sender};
 use forkyard_shared::codec::{self, Frame};
@@ -31,8 +31,10 @@ use nix::unistd::Pid;
 use parking_lot::Mutex;
 
 use crate::embed::Request;
+use crate::hands::Hands;
 use crate::memory::{Alarms, Machine};
 use crate::queue::Queue;
+use crate::run::RunError;
 use crate::{limits, sweep, threads};
 
 /// How long the coordinator looks for the next message before it sleeps.
@@ -156,21 +158,6 @@ impl Pool {
         self.requests = Some(requests);
     }
 
-    /// This worker runs.
-    pub fn note_worker(&mut self, pid: u32) {
-        self.workers.push(Pid::from_raw(pid as i32));
-    }
-
-    /// This worker has ended, and everything below it is gone.
-    pub fn forget_worker(&mut self, pid: u32) {
-        self.workers.retain(|worker| worker.as_raw() != pid as i32);
-    }
-
-    /// The process that forks the workers.
-    pub fn zygote(&self) -> u32 {
-        self.pid.as_raw() as u32
-    }
-
     /// Random, and in the environment of every command of this run.
     pub fn token(&self) -> &str {
         &self.token
@@ -197,56 +184,6 @@ impl Pool {
         self.tell(&ToZygote::Python(setup), &[])
     }
 
-    /// Asks for a worker in this place; [`ToCoordinator::Born`] tells that it runs.
-    pub fn fork(&mut self, worker: WorkerId) -> io::Result<()> {
-        let (sender, inbox) = ipc::channel()?;
-        self.pulses.page(worker.index()).reset();
-        // First the channel, then the command that makes the zygote look for it.
-        self.ends.send(WorkerEnds { inbox }).map_err(|error| match error {
-            IpcError::Io(error) => error,
-            other => io::Error::other(other.to_string()),
-        })?;
-        let doorbell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        self.tell(&ToZygote::Fork(worker), &[doorbell.as_fd()])?;
-        self.places[worker.index()] = Some(Line { sender, doorbell });
-        Ok(())
-    }
-
-    /// Asks for the death of all workers, as [`Pool::kill`].
-    pub fn kill_workers(&self) {
-        self.tell(&ToZygote::KillAll, &[]).ok();
-    }
-
-    /// Kills the zygote, and with it every worker: for when it does not answer.
-    pub fn kill_all(&self) {
-        kill(self.pid, Signal::SIGKILL).ok();
-    }
-
-    /// Asks for the death of a worker and of everything below it; [`FromZygote::Died`] tells of it.
-    pub fn kill(&self, worker: WorkerId) {
-        // A zygote that cannot be told is gone, and the worker with it.
-        self.tell(&ToZygote::Kill(worker), &[]).ok();
-    }
-
-    /// Sends a batch. One that cannot be sent is lost with its worker, whose death will be told.
-    pub fn send(&self, worker: WorkerId, batch: Batch) {
-        let slot = usize::from(batch.slot);
-        self.pulse(worker).offer(slot, batch.number, batch.tasks.len() as u16);
-        self.say(worker, &ToWorker::Batch(batch));
-    }
-
-    /// Has tasks begun beside those that run.
-    pub fn begin(&self, worker: WorkerId, tasks: Vec<Task>) {
-        self.say(worker, &ToWorker::Begin(tasks));
-        self.ring(worker);
-    }
-
-    /// Has a task given up that was begun so.
-    pub fn cancel(&self, worker: WorkerId, node: NodeId) {
-        self.say(worker, &ToWorker::Cancel(node));
-        self.ring(worker);
-    }
-
     fn say(&self, worker: WorkerId, message: &ToWorker) {
         if let Some(line) = &self.places[worker.index()] {
             line.sender.send(Frame(codec::encode(message))).ok();
@@ -260,17 +197,12 @@ impl Pool {
         }
     }
 
-    /// What a worker is doing.
-    pub fn pulse(&self, worker: WorkerId) -> &Pulse {
-        self.pulses.page(worker.index())
-    }
-
     /// Waits for the next event, at most until `limit` from now, or until there are requests.
     pub fn next(&self, limit: Option<Duration>) -> Result<Option<Event>, String> {
         if self.woken.get() {
             return Ok(Some(self.noticed()));
         }
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         let frame = loop {
             match self.inbox.try_recv() {
                 Ok(frame) => break frame,
@@ -362,32 +294,9 @@ impl Pool {
         Ok(())
     }
 
-    /// From now on it is an event when the kernel says that memory gets short.
-    pub fn watch_memory(&mut self, machine: Machine) -> io::Result<()> {
-        let (noticed, wake, over) = (self.noticed.clone(), self.waker(), self.over.clone());
-        self.memory_watch = Some(threads::start("memory watch", move || {
-            // Here, for the kernel takes some milliseconds for each.
-            let alarms = Alarms::set(&machine);
-            while alarms.wait(&over) {
-                let mut noticed = noticed.lock();
-                if !noticed.iter().any(|event| matches!(event, Event::Memory)) {
-                    noticed.push(Event::Memory);
-                    drop(noticed);
-                    wake();
-                }
-            }
-        })?);
-        Ok(())
-    }
-
     /// Set as soon as a signal asks us to end, for whoever is at something long.
     pub fn interrupted(&self) -> Arc<AtomicBool> {
         self.interrupted.clone()
-    }
-
-    /// Whether a pause was asked for, and no end of it.
-    pub fn is_paused(&self) -> bool {
-        self.paused.load(Relaxed)
     }
 
     /// The zygote holds the only other end of this socket: its end of file is the zygote's end.
@@ -401,9 +310,91 @@ impl Pool {
         Ok(())
     }
 
-    /// Ends the zygote and waits until everything below it is gone. If it had been killed before, what it left is
-    /// ours to end.
-    pub fn end(&mut self) {
+    /// Waits for the zygote's end, at most so long: it may have been stopped.
+    fn await_zygote(&self, patience: Duration) {
+        let Ok(end) = sys::pidfd_open(self.pid) else { return };
+        let patience = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+        while poll(&mut [PollFd::new(end.as_fd(), PollFlags::POLLIN)], patience) == Err(Errno::EINTR) {}
+    }
+
+    fn tell(&self, message: &ToZygote, fds: &[std::os::fd::BorrowedFd]) -> io::Result<()> {
+        sys::send_packet(&self.control, &codec::encode(message), fds)
+    }
+}
+
+impl Hands for Pool {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn now_ns(&self) -> u64 {
+        sys::now_ns()
+    }
+
+    fn next(&mut self, limit: Option<Duration>) -> Result<Option<Event>, String> {
+        Pool::next(self, limit)
+    }
+
+    fn attach(&mut self, how: &mut dyn FnMut(&Pool) -> Result<(), RunError>) -> Result<(), RunError> {
+        how(self)
+    }
+
+    fn token(&self) -> &str {
+        Pool::token(self)
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Relaxed)
+    }
+
+    fn fork(&mut self, worker: WorkerId) -> io::Result<()> {
+        let (sender, inbox) = ipc::channel()?;
+        self.pulses.page(worker.index()).reset();
+        // First the channel, then the command that makes the zygote look for it.
+        self.ends.send(WorkerEnds { inbox }).map_err(|error| match error {
+            IpcError::Io(error) => error,
+            other => io::Error::other(other.to_string()),
+        })?;
+        let doorbell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        self.tell(&ToZygote::Fork(worker), &[doorbell.as_fd()])?;
+        self.places[worker.index()] = Some(Line { sender, doorbell });
+        Ok(())
+    }
+
+    fn send(&mut self, worker: WorkerId, batch: Batch) {
+        let slot = usize::from(batch.slot);
+        self.pulse(worker).offer(slot, batch.number, batch.tasks.len() as u16);
+        self.say(worker, &ToWorker::Batch(batch));
+    }
+
+    fn begin(&mut self, worker: WorkerId, tasks: Vec<Task>) {
+        self.say(worker, &ToWorker::Begin(tasks));
+        self.ring(worker);
+    }
+
+    fn cancel(&mut self, worker: WorkerId, node: NodeId) {
+        self.say(worker, &ToWorker::Cancel(node));
+        self.ring(worker);
+    }
+
+    fn pulse(&self, worker: WorkerId) -> &Pulse {
+        self.pulses.page(worker.index())
+    }
+
+    fn kill(&mut self, worker: WorkerId) {
+        // A zygote that cannot be told is gone, and the worker with it.
+        self.tell(&ToZygote::Kill(worker), &[]).ok();
+    }
+
+    fn kill_workers(&mut self) {
+        self.tell(&ToZygote::KillAll, &[]).ok();
+    }
+
+    fn kill_all(&mut self) {
+        kill(self.pid, Signal::SIGKILL).ok();
+    }
+
+    fn end(&mut self) {
         if !std::mem::replace(&mut self.ended, true) {
             kill(self.pid, Signal::SIGTERM).ok();
             self.await_zygote(END_PATIENCE);
@@ -424,15 +415,37 @@ impl Pool {
         }
     }
 
-    /// Waits for the zygote's end, at most so long: it may have been stopped.
-    fn await_zygote(&self, patience: Duration) {
-        let Ok(end) = sys::pidfd_open(self.pid) else { return };
-        let patience = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
-        while poll(&mut [PollFd::new(end.as_fd(), PollFlags::POLLIN)], patience) == Err(Errno::EINTR) {}
+    fn note_worker(&mut self, pid: u32) {
+        self.workers.push(Pid::from_raw(pid as i32));
     }
 
-    fn tell(&self, message: &ToZygote, fds: &[std::os::fd::BorrowedFd]) -> io::Result<()> {
-        sys::send_packet(&self.control, &codec::encode(message), fds)
+    fn forget_worker(&mut self, pid: u32) {
+        self.workers.retain(|worker| worker.as_raw() != pid as i32);
+    }
+
+    fn zygote(&self) -> u32 {
+        self.pid.as_raw() as u32
+    }
+
+    fn watch_memory(&mut self, machine: Machine) -> io::Result<()> {
+        let (noticed, wake, over) = (self.noticed.clone(), self.waker(), self.over.clone());
+        self.memory_watch = Some(threads::start("memory watch", move || {
+            // Here, for the kernel takes some milliseconds for each.
+            let alarms = Alarms::set(&machine);
+            while alarms.wait(&over) {
+                let mut noticed = noticed.lock();
+                if !noticed.iter().any(|event| matches!(event, Event::Memory)) {
+                    noticed.push(Event::Memory);
+                    drop(noticed);
+                    wake();
+                }
+            }
+        })?);
+        Ok(())
+    }
+
+    fn is_paused(&self) -> bool {
+        self.paused.load(Relaxed)
     }
 }
 

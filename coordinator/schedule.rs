@@ -486,11 +486,21 @@ impl<'g> Scheduler<'g> {
 
     /// From now on only what accepts failures starts; the rest is cancelled.
     pub fn drain(&mut self) {
-        if std::mem::replace(&mut self.draining, true) {
-            return;
+        if !std::mem::replace(&mut self.draining, true) {
+            self.leave_out_from(0);
         }
+    }
+
+    /// The same of nodes from this one on, if they came when that had been said.
+    pub fn drain_from(&mut self, first: usize) {
+        if self.draining {
+            self.leave_out_from(first);
+        }
+    }
+
+    fn leave_out_from(&mut self, first: usize) {
         let idle = |state: State| matches!(state, State::Waiting | State::Ready);
-        for node in (0..self.at.len()).map(NodeId::new) {
+        for node in (first..self.at.len()).map(NodeId::new) {
             if idle(self.state(node)) && !self.outlives_failure(node) {
                 self.leave_out(node);
             }
@@ -518,6 +528,12 @@ impl<'g> Scheduler<'g> {
         for user in users {
             if self.accepts(user, node) {
                 self.met(user, node, outcome);
+            } else if self.outlives_failure(user) && matches!(self.state(user), State::Waiting | State::Ready)
+            {
+                // It would have run after this, and accepts only that others fail.
+                self.at[user.index()].marks |= mark::HINDERED;
+                self.at[user.index()].waiting -= 1;
+                self.enter_if_ready(user);
             }
         }
     }
@@ -533,7 +549,9 @@ impl<'g> Scheduler<'g> {
                 self.graph_users(failed).iter().chain(self.late_users(failed)).copied().collect();
             for user in users {
                 if self.state(user) == State::Open {
-                    self.at[user.index()].marks |= mark::HINDERED;
+                    if !self.accepts(user, failed) {
+                        self.at[user.index()].marks |= mark::HINDERED;
+                    }
                 } else if self.accepts(user, failed) && !was_done {
                     self.met(user, failed, outcome);
                 } else if matches!(self.state(user), State::Waiting | State::Ready) {
@@ -564,17 +582,20 @@ impl<'g> Scheduler<'g> {
     }
 
     /// A done node turns out to have no result after all: it runs again, and `user`, which found out,
-    /// waits for it. False if that cannot be: it has run again meanwhile, and failed.
+    /// waits for it. Others that were ready and wait now are returned; nothing if that cannot be: it has run again
+    /// meanwhile, and failed.
     #[must_use]
-    pub fn revive(&mut self, node: NodeId, user: NodeId) -> bool {
+    pub fn revive(&mut self, node: NodeId, user: NodeId) -> Option<Vec<NodeId>> {
+        let mut set_back = Vec::new();
+        let is_user = self.graph_users(node).contains(&user) || self.late_users(node).contains(&user);
         if let State::Settled(outcome) = self.state(node) {
             if !outcome.is_done() {
-                return false;
+                return None;
             }
             *self.counts.of(outcome) -= 1;
             self.at[node.index()].state = State::Ready;
             self.must_run(node);
-            if !self.graph_users(node).contains(&user) && !self.late_users(node).contains(&user) {
+            if !is_user {
                 // It reads the item of a node, and needs that node.
                 self.late_users.entry(node).or_default().push(user);
             }
@@ -585,12 +606,17 @@ impl<'g> Scheduler<'g> {
                 self.at[other.index()].waiting += 1;
                 if self.state(other) == State::Ready {
                     self.at[other.index()].state = State::Waiting;
+                    set_back.push(other);
                 }
             }
             self.clear_queues();
+        } else if !is_user {
+            // Another one has found out before.
+            self.late_users.entry(node).or_default().push(user);
+            self.at[user.index()].waiting += 1;
         }
         self.release(user);
-        true
+        Some(set_back)
     }
 
     /// Settles everything that is not settled as cancelled; those nodes are returned.
@@ -651,5 +677,35 @@ impl<'g> Scheduler<'g> {
             let failed = matches!(outcome, Outcome::Failed | Outcome::TimedOut);
             self.counts.excused_failures += usize::from(failed);
         }
+    }
+}
+
+#[cfg(test)]
+impl Scheduler<'_> {
+    /// Compares the parts of the state with each other; ready nodes that are in no queue.
+    pub fn sanity_check(&self) -> Vec<NodeId> {
+        let nodes = || (0..self.at.len()).map(NodeId::new);
+        let taken = nodes().filter(|node| self.state(*node) == State::Taken).count();
+        assert_eq!(self.taken, taken, "so many are taken");
+        let mut counts = Counts::default();
+        for node in nodes() {
+            let State::Settled(outcome) = self.state(node) else { continue };
+            *counts.of(outcome) += 1;
+            if self.has(node, mark::EXCUSED) && !outcome.is_done() && outcome != Outcome::Skipped {
+                counts.excused += 1;
+                counts.excused_failures +=
+                    usize::from(matches!(outcome, Outcome::Failed | Outcome::TimedOut));
+            }
+        }
+        assert_eq!(self.counts, counts, "so many are settled");
+        assert!(self.at.iter().all(|at| at.batched == 0), "a batch is being made");
+        let mut queued = vec![0; self.at.len()];
+        let in_queues = self.fresh.iter().copied().chain(self.runnable.iter().map(|entry| entry.node));
+        in_queues.for_each(|node| queued[node.index()] += 1);
+        let ready = || nodes().filter(|node| self.state(*node) == State::Ready);
+        if let Some(node) = ready().find(|node| queued[node.index()] > 1) {
+            panic!("node {} is in a queue {} times", node.0, queued[node.index()]);
+        }
+        ready().filter(|node| queued[node.index()] == 0).collect()
     }
 }

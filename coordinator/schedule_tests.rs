@@ -166,7 +166,7 @@ fn a_revived_node_runs_before_who_found_it_missing() {
     let third = take(&mut scheduler, 3);
     scheduler.done(third, Outcome::Ran);
     let reader = take(&mut scheduler, 1);
-    assert!(scheduler.revive(producer, reader));
+    assert_eq!(scheduler.revive(producer, reader), Some(vec![NodeId(2)]));
     assert_eq!([1, 2].map(|node| scheduler.state(NodeId(node))), [State::Waiting; 2]);
     assert_eq!(scheduler.counts(), Counts { ran: 1, ..Counts::default() });
     assert_eq!(order(&mut scheduler), [0, 1, 2]);
@@ -180,7 +180,7 @@ fn two_readers_that_find_a_result_missing_revive_it_once() {
     let producer = take(&mut scheduler, 0);
     scheduler.done(producer, Outcome::Cached);
     let readers = [take(&mut scheduler, 1), take(&mut scheduler, 2)];
-    assert!(readers.iter().all(|reader| scheduler.revive(producer, *reader)));
+    assert!(readers.iter().all(|reader| scheduler.revive(producer, *reader).is_some()));
     assert_eq!(scheduler.taken(), 0);
     assert_eq!(order(&mut scheduler), [0, 1, 2]);
 }
@@ -194,11 +194,11 @@ fn a_revived_node_that_fails_does_not_hold_up_who_had_its_result() {
         scheduler.done(node, Outcome::Cached);
     }
     let (early, late) = (take(&mut scheduler, 2), take(&mut scheduler, 3));
-    assert!(scheduler.revive(NodeId(0), early));
+    assert!(scheduler.revive(NodeId(0), early).is_some());
     let failed = take(&mut scheduler, 0);
     assert_eq!(numbers(scheduler.fail(failed, Outcome::Failed)), [2]);
     // Now the result of 1 is found missing too, and its worker dies: it must be able to run again.
-    assert!(scheduler.revive(NodeId(1), late));
+    assert!(scheduler.revive(NodeId(1), late).is_some());
     let again = take(&mut scheduler, 1);
     scheduler.release(again);
     assert_eq!(order(&mut scheduler), [1, 3]);
@@ -212,10 +212,10 @@ fn a_node_that_failed_is_not_revived() {
     let producer = take(&mut scheduler, 0);
     scheduler.done(producer, Outcome::Cached);
     let (first, second) = (take(&mut scheduler, 1), take(&mut scheduler, 2));
-    assert!(scheduler.revive(producer, first));
+    assert!(scheduler.revive(producer, first).is_some());
     let failed = take(&mut scheduler, 0);
     assert_eq!(numbers(scheduler.fail(failed, Outcome::Failed)), [1, 3]);
-    assert!(!scheduler.revive(producer, second));
+    assert!(scheduler.revive(producer, second).is_none());
     scheduler.fail(second, Outcome::Blocked);
     assert_eq!(scheduler.counts(), Counts { failed: 1, blocked: 3, ..Counts::default() });
     assert!(scheduler.is_drained() && scheduler.taken() == 0);
@@ -327,7 +327,7 @@ proptest! {
                     let node = ready[which % ready.len()];
                     if let Some(need) = graph.needs(node).first() {
                         batch.drain(..).filter(|other| *other != node).for_each(|other| scheduler.release(other));
-                        if scheduler.revive(*need, node) {
+                        if scheduler.revive(*need, node).is_some() {
                             revived.insert(*need);
                         } else {
                             scheduler.fail(node, Outcome::Blocked);

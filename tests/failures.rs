@@ -399,7 +399,7 @@ impl SmallDisk {
     /// `None` where the system does not let us mount.
     fn mount(at: PathBuf) -> Option<SmallDisk> {
         fs::create_dir(&at).unwrap();
-        let mounted = mount(Some("tmpfs"), &at, Some("tmpfs"), MsFlags::empty(), Some("size=2m"));
+        let mounted = mount(Some("tmpfs"), &at, Some("tmpfs"), MsFlags::empty(), Some("size=2m,mode=700"));
         if let Err(error) = &mounted {
             eprintln!("skipped: a small disk cannot be mounted here: {error}");
         }
@@ -407,7 +407,7 @@ impl SmallDisk {
     }
 
     fn make_room(&self) {
-        mount(None::<&Path>, &self.0, None::<&Path>, MsFlags::MS_REMOUNT, Some("size=64m")).unwrap();
+        mount(None::<&Path>, &self.0, None::<&Path>, MsFlags::MS_REMOUNT, Some("size=64m,mode=700")).unwrap();
     }
 }
 

@@ -1,7 +1,7 @@
 //! The turns of the loop, and what a run consists of while it goes on.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use forkyard_shared::digest::Digest;
 use forkyard_shared::ids::{ArtifactId, NodeId, WorkerId};
@@ -25,6 +25,7 @@ use crate::alerts::Watch;
 use crate::artifacts::OpenArtifact;
 use crate::attempts::Attempts;
 use crate::cost::Costs;
+use crate::hands::Hands;
 use crate::key::{Keys, ResultId};
 use crate::memory::{Fences, Machine, Rooms};
 use crate::nodes::Nodes;
@@ -56,7 +57,7 @@ pub(crate) struct Engine<'a> {
     pub costs: Costs,
     pub reader: Reader,
     pub writer: Writer,
-    pub pool: &'a mut Pool,
+    pub pool: &'a mut dyn Hands,
     pub report: &'a mut Report,
     /// Maps the artifacts, once, before the first worker is needed.
     pub attach: &'a mut dyn FnMut(&Pool, &mut Report) -> Result<(), RunError>,
@@ -294,12 +295,14 @@ impl Engine<'_> {
 
     pub(super) fn turns(&mut self) -> Result<(), RunError> {
         let tick = self.report.interval().unwrap_or(TICK).min(TICK);
-        self.state.timers.set(Instant::now() + tick, Timer::Tick);
+        self.state.timers.set(self.pool.now() + tick, Timer::Tick);
         if let Some((limit, _)) = &self.state.sample {
-            self.state.timers.set(Instant::now() + *limit, Timer::SampleEnd);
+            self.state.timers.set(self.pool.now() + *limit, Timer::SampleEnd);
         }
         loop {
             self.take_submitted()?;
+            #[cfg(test)]
+            self.sanity_check();
             self.expand();
             self.look_up()?;
             if !self.scheduler.has_fresh() {
@@ -325,18 +328,18 @@ impl Engine<'_> {
             }
             self.answer_settled();
             self.report.flush();
-            let now = Instant::now();
+            let now = self.pool.now();
             let more_to_look_up =
                 (self.scheduler.has_fresh() || open || self.has_submissions()) && !self.state.stopping;
             let limit = if more_to_look_up { Some(Duration::ZERO) } else { self.state.timers.wait(now) };
             match self.pool.next(limit).map_err(RunError::Internal)? {
                 Some(Event::Message(message)) => self.on_message(message)?,
                 Some(Event::Signal(signal)) => self.on_signal(signal),
-                Some(Event::Memory) => self.look_at_memory(Instant::now()),
+                Some(Event::Memory) => self.look_at_memory(self.pool.now()),
                 Some(Event::ZygoteGone) => return self.on_zygote_gone(),
                 None => {}
             }
-            self.on_time(Instant::now(), tick);
+            self.on_time(self.pool.now(), tick);
         }
     }
 

@@ -4,7 +4,6 @@
 use std::time::{Duration, Instant};
 
 use forkyard_shared::ids::WorkerId;
-use forkyard_shared::sys::now_ns;
 
 use super::core::Engine;
 use super::memory::SMALL_BYTES;
@@ -73,7 +72,7 @@ impl Engine<'_> {
                 delayed_ns.iter().map(|(pid, ns)| ns.saturating_sub(delayed_before(*pid))).sum();
             let mut wanted = Duration::from_nanos(ran_ns.saturating_sub(before.ran_ns) + delayed).min(seen);
             // What commands have waited that have ended since, nobody tells; so this one speaks for those before it.
-            let since = current.map_or(0, |current| now_ns().saturating_sub(current.started_ns));
+            let since = current.map_or(0, |current| self.pool.now_ns().saturating_sub(current.started_ns));
             if since > OBSERVED_MIN.as_nanos() as u64 && Duration::from_nanos(since) < seen {
                 wanted = wanted.max(seen.mul_f64((of_commands as f64 / since as f64).min(1.0)));
             }

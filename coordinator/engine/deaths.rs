@@ -5,7 +5,6 @@ use std::time::Duration;
 use forkyard_shared::ids::{ArtifactId, NodeId, WorkerId};
 use forkyard_shared::protocol::{End, FromZygote, ToCoordinator};
 use forkyard_shared::pulse::Current;
-use forkyard_shared::sys::now_ns;
 use nix::sys::signal::Signal;
 
 use super::core::Engine;
@@ -98,7 +97,7 @@ impl Engine<'_> {
         // One of several beside each other for whose sake all were killed.
         let stuck = place.lanes.iter().find(|lane| Some(lane.node) == killed_for).map(|lane| Current {
             node: lane.node,
-            started_ns: now_ns().saturating_sub(lane.since.elapsed().as_nanos() as u64),
+            started_ns: self.pool.now_ns().saturating_sub((self.pool.now() - lane.since).as_nanos() as u64),
         });
         let current = stuck.or(current.filter(|current| place.holds(current.node)));
         let running = current.map(|current| current.node);
@@ -141,7 +140,8 @@ impl Engine<'_> {
             return Ok(());
         }
         self.leave(node);
-        let ran = Some(Ran { worker, started_ns, duration_ns: now_ns().saturating_sub(started_ns) });
+        let ran =
+            Some(Ran { worker, started_ns, duration_ns: self.pool.now_ns().saturating_sub(started_ns) });
         match killing {
             Some(Killing::Node(late)) if late == node => {
                 let message = self.late(node);

@@ -87,10 +87,11 @@ impl Engine<'_> {
 
     /// Why a node is skipped because of one that it needs.
     fn left_out(&self, node: NodeId, flow: Option<&Flow>) -> Option<String> {
-        if self.scheduler.was_not_chosen(node) {
+        let is_race = flow.is_some_and(|flow| !flow.race.is_empty());
+        // A member that routes elsewhere has succeeded all the same, and may have won.
+        if self.scheduler.was_not_chosen(node) && !is_race {
             return Some("the route of a node that it needs goes elsewhere".into());
         }
-        let is_race = flow.is_some_and(|flow| !flow.race.is_empty());
         let runs = flow.is_some_and(|flow| flow.runs_if_skipped) || is_race;
         if runs || !self.scheduler.need_was_skipped(node) {
             return None;

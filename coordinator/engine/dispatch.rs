@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use forkyard_shared::digest::Digest;
 use forkyard_shared::ids::{NodeId, WorkerId};
@@ -56,7 +56,7 @@ impl Engine<'_> {
             && self.has_idle_and_behind()
         {
             self.state.sharing = true;
-            self.state.timers.set(Instant::now() + SHARE_AFTER, Timer::Share);
+            self.state.timers.set(self.pool.now() + SHARE_AFTER, Timer::Share);
         }
         Ok(())
     }
@@ -99,7 +99,8 @@ impl Engine<'_> {
 
     pub(super) fn fork(&mut self, worker: WorkerId) -> Result<(), RunError> {
         if !self.state.attached {
-            (self.attach)(self.pool, self.report)?;
+            let (attach, report) = (&mut self.attach, &mut self.report);
+            self.pool.attach(&mut |pool| attach(pool, report))?;
             self.state.attached = true;
         }
         self.pool.fork(worker).map_err(|error| RunError::of_pool("start a worker", &error))?;
@@ -143,7 +144,7 @@ impl Engine<'_> {
         let place = &self.state.places[worker.index()];
         let slot = place.free_slot().expect("BUG: a batch for a place without a free slot");
         if let Some(timeout) = nodes.iter().filter_map(|n| self.nodes.detail(*n)?.timeout).min() {
-            self.watch_timeout(worker, Instant::now() + timeout);
+            self.watch_timeout(worker, self.pool.now() + timeout);
         }
         let mut kinds = Vec::new();
         for node in &nodes {
@@ -289,6 +290,9 @@ impl Engine<'_> {
         if self.claim(node) {
             *most = bytes.max(*most);
             nodes.push(node);
+        } else {
+            // Whom it waits for may have to pass the same gate.
+            self.leave(node);
         }
         true
     }
@@ -416,8 +420,8 @@ fn shares_its_key(nodes: &Nodes, ops: &Ops, node: NodeId) -> bool {
 
 /// A node that runs, or is about to, and the identical ones that wait for it.
 pub(super) struct Claim {
-    runner: NodeId,
-    waiting: Vec<NodeId>,
+    pub(super) runner: NodeId,
+    pub(super) waiting: Vec<NodeId>,
 }
 
 /// Notes that a node of this key is on its way; false if another one is already.

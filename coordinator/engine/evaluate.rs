@@ -90,6 +90,12 @@ impl Engine<'_> {
         matches!(self.scheduler.state(node), State::Settled(outcome) if outcome.is_done())
     }
 
+    /// Whether a node has ended without a result. (One that is not settled though others read it runs anew, because its
+    /// result was lost.)
+    pub(super) fn has_none(&self, node: NodeId) -> bool {
+        matches!(self.scheduler.state(node), State::Settled(outcome) if !outcome.is_done())
+    }
+
     fn json(&mut self, node: NodeId, template: &Template) -> Result<String, Unknown> {
         let scope = self.scope(node, &template.uses())?;
         Ok(template.json(&scope)?)
@@ -176,8 +182,11 @@ impl Engine<'_> {
 
     /// A node's result as JSON: text is a string, no result is null, and items are a list.
     pub(super) fn result_json(&mut self, producer: NodeId) -> Result<Vec<u8>, Unknown> {
-        if !self.is_done(producer) {
+        if self.has_none(producer) {
             return Ok(b"null".to_vec());
+        }
+        if !self.is_done(producer) {
+            return Err(Unknown::Gone(producer));
         }
         if self.is_list(producer) {
             let mut list = Bounded(Vec::new());

@@ -96,6 +96,11 @@ impl Ends {
         Ends { next: 0, early: VecDeque::new(), results: Hasher::new(), keys }
     }
 
+    /// Whether this item has ended.
+    fn has(&self, index: u32) -> bool {
+        index.checked_sub(self.next).is_none_or(|at| self.early.get(at as usize).is_some_and(Option::is_some))
+    }
+
     /// An item has ended; `key` tells the keys of those that have.
     fn put(&mut self, index: u32, result: Option<ResultId>, key: impl Fn(u32) -> Digest) {
         let null = ResultId { kind: Kind::Json, digest: NULL_DIGEST };
@@ -159,10 +164,11 @@ impl Family {
 }
 
 impl Engine<'_> {
-    /// The nodes that stand for a node's items, in order: `None` has no result. Nothing if it has no items.
+    /// The nodes that stand for a node's items, in order: `None` has no result. Nothing if it has no items. One may be
+    /// there that has to be computed anew.
     pub(super) fn units(&self, node: NodeId) -> Option<Vec<Option<NodeId>>> {
         let family = self.state.families.get(&node)?;
-        let done = |unit: &NodeId| Some(*unit).filter(|unit| *unit != NOBODY && self.is_done(*unit));
+        let done = |unit: &NodeId| Some(*unit).filter(|unit| *unit != NOBODY && !self.has_none(*unit));
         match family.source {
             Source::Repeat => None,
             _ => Some(family.items.iter().map(done).collect()),
@@ -365,8 +371,8 @@ impl Engine<'_> {
         let result = self.state.item_results.remove(&node);
         let policy = self.fan(of).map_or(OnItemFailure::Fail, |fan| fan.on_item_failure);
         let Some(family) = self.state.families.get_mut(&of) else { return };
-        if family.closed {
-            // It ran again because its result was gone.
+        if family.closed || family.ends.has(index) {
+            // It ran again because its result was gone, and counts as it was: those that follow it are there.
             return;
         }
         family.cancelled |= outcome == Outcome::Cancelled;
@@ -418,6 +424,7 @@ impl Engine<'_> {
         for item in self.all_units(of) {
             let idle = matches!(self.scheduler.state(item), State::Waiting | State::Ready);
             if idle || self.forget_waiting(item) {
+                self.release_waiting(item);
                 let blocked = self.scheduler.cancel(item);
                 self.tell(item, Outcome::Cancelled, None, None, Some("another item failed"));
                 self.after(item, Outcome::Cancelled, None);

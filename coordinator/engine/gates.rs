@@ -51,6 +51,22 @@ impl Gates {
     }
 }
 
+#[cfg(test)]
+impl Gates {
+    /// Every gate has as many inside as have passed it, and no more than it lets; who waits at any.
+    pub fn sanity_check(&self, declared: impl Fn(NodeId) -> NodeId) -> impl Iterator<Item = NodeId> {
+        let mut inside = vec![0; self.gates.len()];
+        let passed = self.inside.iter().filter_map(|node| self.of.get(&declared(*node)));
+        passed.flatten().for_each(|at| inside[*at] += 1);
+        for (gate, inside) in self.gates.iter().zip(inside) {
+            assert_eq!(gate.inside, inside, "a gate has another number inside");
+            let most = gate.limits.concurrency.unwrap_or(u32::MAX);
+            assert!(inside <= most, "{inside} have passed a gate for {most}");
+        }
+        self.gates.iter().flat_map(|gate| gate.waiting.iter().copied())
+    }
+}
+
 impl Gate {
     /// When it lets the next one through; `None`: not before one comes back.
     fn opens(&self, now: Instant) -> Option<Instant> {
@@ -68,7 +84,7 @@ impl Engine<'_> {
         let Some(own) = gates.of.get(&self.nodes.declared(node)) else {
             return self.scheduler.must_run(node);
         };
-        let now = Instant::now();
+        let now = self.pool.now();
         for &at in own {
             let opens = gates.gates[at].opens(now);
             if opens.is_some_and(|opens| opens <= now) && gates.gates[at].waiting.is_empty() {
@@ -121,7 +137,7 @@ impl Engine<'_> {
 
     /// Lets those through that may.
     pub(super) fn let_in(&mut self, at: usize) {
-        let now = Instant::now();
+        let now = self.pool.now();
         while let Some(&node) = self.state.gates.gates[at].waiting.front() {
             let gates = &self.state.gates;
             let own = gates.of.get(&self.nodes.declared(node)).cloned().unwrap_or_default();

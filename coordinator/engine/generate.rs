@@ -81,6 +81,7 @@ impl Engine<'_> {
             let needs: Vec<NodeId> = self.nodes.needs(node).collect();
             self.scheduler.wait_for(node, &needs);
         }
+        self.scheduler.drain_from(first);
         let readers = self.readers(generator);
         if let Some(held) = self.state.results.get_mut(&generator) {
             held.readers = readers;

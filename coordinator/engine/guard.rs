@@ -153,7 +153,7 @@ impl Engine<'_> {
         }
         // What is dying already will be free.
         let dying = |id: &WorkerId| self.state.places[id.index()].killing.is_some();
-        let now = Instant::now();
+        let now = self.pool.now();
         self.state.guard.freed.retain(|(then, _)| now - *then < FREED_WITHIN);
         let mut free: u64 = left
             + self.state.guard.freed.iter().map(|(_, held)| held).sum::<u64>()
@@ -225,7 +225,7 @@ impl Engine<'_> {
 
     /// A worker that was killed because memory was short has ended.
     pub(super) fn will_be_free(&mut self, held: u64) {
-        self.state.guard.freed.push((Instant::now(), held));
+        self.state.guard.freed.push((self.pool.now(), held));
     }
 
     /// What a node may hold at the most.

@@ -74,7 +74,7 @@ impl Engine<'_> {
             // Whoever was there waits for something else now.
             return Ok(true);
         }
-        let now = Instant::now();
+        let now = self.pool.now();
         for task in &tasks {
             if let Some(timeout) = self.nodes.detail(task.node).and_then(|detail| detail.timeout) {
                 self.watch_timeout(worker, now + timeout);

@@ -1,7 +1,6 @@
 //! Looking ready nodes up: what is stored is done without a worker.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::Ordering::Relaxed;
 
 use forkyard_shared::digest::Digest;
 use forkyard_shared::ids::NodeId;
@@ -91,7 +90,7 @@ impl Engine<'_> {
         }
         match self.make_key(node) {
             // Because somebody does not want to wait for a digest: the next event tells who.
-            Err(_) if self.pool.interrupted().load(Relaxed) => {
+            Err(_) if self.pool.is_interrupted() => {
                 self.scheduler.hold(node);
                 self.scheduler.release(node);
                 return ControlFlow::Break(());

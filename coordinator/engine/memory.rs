@@ -142,7 +142,7 @@ impl Engine<'_> {
     }
 
     fn look_within(&mut self, wait: Duration) {
-        let at = Instant::now() + wait;
+        let at = self.pool.now() + wait;
         if self.state.memory.due.is_none_or(|due| at < due) {
             self.state.memory.due = Some(at);
             self.state.timers.set(at, Timer::Memory);

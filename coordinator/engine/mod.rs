@@ -24,6 +24,8 @@ mod lanes;
 mod lineage;
 mod lookup;
 mod memory;
+#[cfg(test)]
+mod model_tests;
 mod pause;
 mod publish;
 mod race;

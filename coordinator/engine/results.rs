@@ -233,8 +233,11 @@ impl Engine<'_> {
     }
 
     fn result_param(&mut self, producer: NodeId) -> Result<Param, Unread> {
-        if !self.is_done(producer) {
+        if self.has_none(producer) {
             return Ok(Param::Json("null".into()));
+        }
+        if !self.is_done(producer) {
+            return Err(Unread::Gone(producer));
         }
         if self.is_list(producer) {
             return match self.list(producer) {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::hint::black_box;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use forkyard_shared::blob;
 use forkyard_shared::digest::Digest;
@@ -250,7 +250,8 @@ impl Engine<'_> {
             // It will be asked whether this is enough.
             self.own_result(node).map(drop)?;
         }
-        if extra.generates && !self.is_copy(node) {
+        // One that has made its nodes may run again, because its result was lost.
+        if extra.generates && !self.is_copy(node) && !self.nodes.has_made(node) {
             self.generate(node)?;
         }
         Ok(writes)
@@ -316,6 +317,7 @@ impl Engine<'_> {
     pub(super) fn blocked(&mut self, node: NodeId, blocked: Vec<NodeId>) {
         let why = format!("it needs {}, which did not succeed", self.nodes.name(node));
         for user in blocked {
+            self.release_waiting(user);
             self.tell(user, Outcome::Blocked, None, None, Some(&why));
             self.after(user, Outcome::Blocked, Some(&why));
         }
@@ -376,10 +378,15 @@ impl Engine<'_> {
     /// The result of `producer` is gone: it runs again, and `reader`, which found out, waits for it. What else was
     /// in the reader's batch must have been given back.
     pub(super) fn compute_anew(&mut self, producer: NodeId, reader: NodeId) {
+        self.leave(reader);
         self.release_waiting(reader);
-        if !self.scheduler.revive(producer, reader) {
-            let why = format!("it needs {}, which did not succeed", self.nodes.name(producer));
-            self.give_up(reader, Outcome::Blocked, why, None, Vec::new());
+        match self.scheduler.revive(producer, reader) {
+            // Whoever had passed a gate passes it once more; the node itself may have to.
+            Some(set_back) => set_back.into_iter().for_each(|node| self.leave(node)),
+            None => {
+                let why = format!("it needs {}, which did not succeed", self.nodes.name(producer));
+                self.give_up(reader, Outcome::Blocked, why, None, Vec::new());
+            }
         }
     }
 
@@ -393,7 +400,7 @@ impl Engine<'_> {
             return self.give_back(node);
         }
         self.state.retries.insert(node);
-        self.state.timers.set(Instant::now() + wait, Timer::Retry(node));
+        self.state.timers.set(self.pool.now() + wait, Timer::Retry(node));
     }
 
     /// An attempt went wrong: the node is tried again, or fails.
@@ -416,7 +423,7 @@ impl Engine<'_> {
             }
             Verdict::Again(delay) => {
                 self.state.retries.insert(node);
-                self.state.timers.set(Instant::now() + delay, Timer::Retry(node));
+                self.state.timers.set(self.pool.now() + delay, Timer::Retry(node));
             }
             Verdict::Fail => {
                 let outcome = if trouble == Trouble::Timeout { Outcome::TimedOut } else { Outcome::Failed };
@@ -464,8 +471,7 @@ impl Engine<'_> {
                 self.give_back(node);
             }
             self.clear_gates();
-            self.tell_left_out();
-            self.release_all_waiting();
+            // Who waits for one of these starts anew; one that is still to run keeps those that wait for it.
             self.tell_left_out();
             let open: Vec<NodeId> = self.state.families.keys().copied().collect();
             self.state.expandable.extend(open);

@@ -42,7 +42,7 @@ impl Engine<'_> {
 
     /// The run is to start nothing new when so much time has passed.
     pub fn end_after(&mut self, limit: Duration) {
-        self.state.timers.set(Instant::now() + limit, Timer::End);
+        self.state.timers.set(self.pool.now() + limit, Timer::End);
     }
 
     /// Looks at a worker then, unless it is looked at before: one timer a worker is enough, however many batches it
@@ -79,7 +79,7 @@ impl Engine<'_> {
             // Nothing with a limit runs right now, but something will.
             return self.watch_timeout(worker, now + shortest);
         };
-        let ran = Duration::from_nanos(forkyard_shared::sys::now_ns().saturating_sub(current.started_ns));
+        let ran = Duration::from_nanos(self.pool.now_ns().saturating_sub(current.started_ns));
         if ran < timeout {
             self.watch_timeout(worker, now + (timeout - ran));
         } else if place.killing.is_none() {
@@ -89,7 +89,7 @@ impl Engine<'_> {
     }
 
     pub(super) fn status(&self) -> Status {
-        let now = forkyard_shared::sys::now_ns();
+        let now = self.pool.now_ns();
         let mut running: Vec<(String, Duration)> = places::ids(&self.state.places)
             .filter_map(|worker| {
                 let current = self.pool.pulse(worker).current()?;
@@ -103,7 +103,7 @@ impl Engine<'_> {
             })
             .collect();
         for lane in self.state.places.iter().flat_map(|place| &place.lanes) {
-            running.push((self.nodes.name(lane.node).to_string(), lane.since.elapsed()));
+            running.push((self.nodes.name(lane.node).to_string(), self.pool.now() - lane.since));
         }
         running.sort_by_key(|(_, since)| std::cmp::Reverse(*since));
         let counts = self.scheduler.counts();

@@ -30,6 +30,8 @@ mod index;
 mod journal;
 mod live;
 mod lock;
+#[cfg(test)]
+mod memory;
 mod netfs;
 mod packed;
 mod reader;
@@ -51,6 +53,8 @@ pub(crate) use gc::{Keep, plan as plan_gc};
 pub(crate) use journal::{JournalEntry, Outcome, read_journal};
 pub(crate) use live::Live;
 pub(crate) use lock::{Lock, holder};
+#[cfg(test)]
+pub(crate) use memory::Memory;
 pub(crate) use netfs::network_file_system;
 pub(crate) use reader::{AtHand, Lost, Reader};
 pub(crate) use record::{Extra, Place, Record};

@@ -101,6 +101,9 @@ pub(crate) struct Writer {
     /// What these entries say of errors and logs, in bytes.
     journal_bytes: usize,
     fields: Vec<u8>,
+    /// Does the thread's work in its place, in tests that need the same order each time.
+    #[cfg(test)]
+    here: Option<Box<Work>>,
 }
 
 impl Writer {
@@ -116,36 +119,24 @@ impl Writer {
         let journal = run
             .create_journal()
             .map_err(|error| StoreError::Io(format!("make {}", journal_path.display()), error))?;
-        let progress = Arc::new(Progress::default());
-        let hurry = Arc::new(AtomicBool::new(false));
+        let work = Work::new(backend, run, journal, settings);
+        let (progress, hurry) = (work.progress.clone(), work.hurry.clone());
         let (queue, requests) = channel::bounded(QUEUE_CHUNKS);
-        let work = Work {
-            backend,
-            run: run.id,
-            journal,
-            fields: FieldsFile::of(run),
-            settings,
-            progress: progress.clone(),
-            hurry: hurry.clone(),
-            group: Vec::new(),
-            group_bytes: 0,
-            group_journal: Vec::new(),
-            group_fields: Vec::new(),
-            due: None,
-            more_to_fold: true,
-        };
         let thread = threads::start("store", move || work.serve(&requests));
         let thread = thread.map_err(|error| StoreError::Io("start the store's thread".into(), error))?;
-        Ok(Writer {
-            queue: Some(queue),
-            thread: Some(thread),
-            progress,
-            hurry,
-            results: Vec::new(),
-            journal: Vec::new(),
-            journal_bytes: 0,
-            fields: Vec::new(),
-        })
+        let mut writer = Writer::of_nothing();
+        (writer.queue, writer.thread) = (Some(queue), Some(thread));
+        (writer.progress, writer.hurry) = (progress, hurry);
+        Ok(writer)
+    }
+
+    /// One that has no thread: what is full is committed when it is handed over, the rest when it is flushed.
+    #[cfg(test)]
+    pub fn here(backend: Box<dyn Backend>, run: &RunDir, journal: File, settings: WriterSettings) -> Writer {
+        let work = Work::new(backend, run, journal, settings);
+        let mut writer = Writer::of_nothing();
+        (writer.progress, writer.here) = (work.progress.clone(), Some(Box::new(work)));
+        writer
     }
 
     /// One that keeps nothing.
@@ -159,6 +150,8 @@ impl Writer {
             journal: Vec::new(),
             journal_bytes: 0,
             fields: Vec::new(),
+            #[cfg(test)]
+            here: None,
         }
     }
 
@@ -207,7 +200,11 @@ impl Writer {
         wait.recv().ok();
     }
 
-    fn send(&self, request: ToWriter) {
+    fn send(&mut self, request: ToWriter) {
+        #[cfg(test)]
+        if let Some(work) = &mut self.here {
+            return work.answer(request);
+        }
         if let Some(queue) = &self.queue {
             self.hurry.store(true, Relaxed);
             queue.send(request).ok();
@@ -263,6 +260,24 @@ struct Work {
 }
 
 impl Work {
+    fn new(backend: Box<dyn Backend>, run: &RunDir, journal: File, settings: WriterSettings) -> Work {
+        Work {
+            backend,
+            run: run.id,
+            journal,
+            fields: FieldsFile::of(run),
+            settings,
+            progress: Arc::default(),
+            hurry: Arc::default(),
+            group: Vec::new(),
+            group_bytes: 0,
+            group_journal: Vec::new(),
+            group_fields: Vec::new(),
+            due: None,
+            more_to_fold: true,
+        }
+    }
+
     /// Works until the run is over. A panic must not leave the run waiting: it is told, and whatever is asked
     /// afterwards is dropped, which answers it.
     fn serve(self, requests: &Receiver<ToWriter>) {
@@ -283,11 +298,7 @@ impl Work {
                 None => Duration::from_secs(3600),
             };
             match requests.recv_timeout(wait) {
-                Ok(ToWriter::Chunk(results, journal, fields)) => self.take(results, &journal, &fields),
-                Ok(ToWriter::Flush(done)) => {
-                    self.commit_now();
-                    done.send(()).ok();
-                }
+                Ok(request) => self.answer(request),
                 Err(RecvTimeoutError::Timeout) if self.due.is_some() => self.commit(),
                 Err(RecvTimeoutError::Timeout) => {
                     if self.more_to_fold {
@@ -296,6 +307,16 @@ impl Work {
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => return self.commit(),
+            }
+        }
+    }
+
+    fn answer(&mut self, request: ToWriter) {
+        match request {
+            ToWriter::Chunk(results, journal, fields) => self.take(results, &journal, &fields),
+            ToWriter::Flush(done) => {
+                self.commit_now();
+                done.send(()).ok();
             }
         }
     }

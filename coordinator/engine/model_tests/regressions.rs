@@ -1,0 +1,153 @@
+//! What the model found, each as small as it could be made, with the seed of the time and its story.
+
+use super::case::{Act, Case, Limit, Node, Parts, Policy, Script, Term, Weather};
+use super::run;
+
+/// Runs it with many times of everything, for most of these depend on who is quicker.
+fn holds(nodes: Vec<Node>, change: impl Fn(&mut Case)) {
+    let weather = Weather {
+        workers: 2,
+        budget: None,
+        latency_us: 50,
+        task_us: 500,
+        deaths: false,
+        refusals: false,
+        pauses: false,
+        signals: 0,
+        loss: false,
+        second_run: false,
+    };
+    let mut case = Case {
+        stops: false,
+        max_failures: None,
+        max_crashes: 3,
+        commit_every: 1,
+        cache_bytes: 0,
+        groups: vec![Limit { concurrency: Some(1), rate: None }],
+        nodes,
+        weather,
+    };
+    change(&mut case);
+    for seed in 0..200 {
+        run::seed(&case, seed).unwrap_or_else(|why| panic!("time {seed}: {why}\n{}", case.text()));
+    }
+}
+
+fn node(id: usize) -> Node {
+    Node { id, twin: id, ..Node::default() }
+}
+
+fn reads(id: usize, terms: &[Term]) -> Node {
+    Node { terms: terms.to_vec(), ..node(id) }
+}
+
+fn failing(node: Node) -> Node {
+    let never = || Script { acts: vec![Act::Error], never: true };
+    Node { scripts: [never(), never()], ..node }
+}
+
+fn items(node: Node, count: u32) -> Node {
+    Node { parts: Parts::Range(count), ..node }
+}
+
+/// Seed 32: it ran again because its result was lost, and failed, for the nodes that it made were there.
+#[test]
+fn a_generator_that_runs_again_makes_its_nodes_once() {
+    let mut nodes = vec![Node { makes: vec![node(1)], ..node(0) }, node(2)];
+    nodes.extend((3..8).map(|id| Node { whole: Some(0), ..reads(id, &[Term::Result(id - 1)]) }));
+    holds(nodes, |case| case.weather.loss = true);
+}
+
+/// Seed 74: a node that accepts one failure needed another node that the stopping run cancelled: it was neither run,
+/// nor blocked, nor told.
+#[test]
+fn a_node_that_outlives_a_failure_is_blocked_by_what_was_cancelled() {
+    let nodes = vec![
+        failing(node(0)),
+        node(1),
+        Node { order: vec![1], ..node(2) },
+        Node { order: vec![2], terms: vec![Term::Outcome(0)], ..node(3) },
+    ];
+    holds(nodes, |case| case.stops = true);
+}
+
+/// Seed 19: when both members ended together, the race was skipped, because one of them routed elsewhere; when one was
+/// quicker, it was won.
+#[test]
+fn a_member_that_routes_elsewhere_has_not_lost() {
+    let elsewhere = Node { route: Some((vec![], vec![])), ..node(0) };
+    let race = Node { parts: Parts::Race(vec![0, 1]), ..node(2) };
+    holds(vec![elsewhere, reads(1, &[Term::Result(0)]), race], |_| {});
+}
+
+/// Seed 197: `after = "any"` was heeded if the node that failed had failed before its follower came to be, and not
+/// afterwards.
+#[test]
+fn a_follower_that_accepts_failures_is_not_blocked_by_its_leader() {
+    let leader =
+        Node { scripts: [failing(node(0)).scripts[0].clone(), Script::default()], ..items(node(0), 3) };
+    let follower = Node { parts: Parts::Each(0), after_any: true, ..node(1) };
+    holds(vec![leader, follower], |_| {});
+}
+
+/// Seed 503: an item was cancelled because another one had failed, and an identical one, of another node, waited for it
+/// for ever.
+#[test]
+fn whoever_waits_for_an_identical_item_that_is_cancelled_runs_itself() {
+    let odd_fails = |id| {
+        let script = Script { acts: vec![Act::Error, Act::Error], never: false };
+        Node { twin: 0, scripts: [script, Script::default()], ..items(node(id), 3) }
+    };
+    let stops = Node { policy: Some(Policy::Stop), ..odd_fails(1) };
+    holds(vec![odd_fails(0), stops], |case| case.weather.workers = 1);
+}
+
+/// Seeds 1144 and 1997: while an item ran again because its result was lost, others read null in its place.
+#[test]
+fn an_item_that_runs_again_is_waited_for() {
+    let mut nodes = vec![items(node(0), 3)];
+    nodes.extend((1..8).map(|id| reads(id, &[Term::Result(0)])));
+    holds(nodes, |case| (case.weather.loss, case.weather.workers) = (true, 1));
+}
+
+/// Seeds 2089 and 1626: a node that had passed a gate, and then waited for a lost result, passed it twice and came back
+/// once: nobody else came through any more.
+#[test]
+fn who_waits_for_a_lost_result_does_not_stand_in_a_gate() {
+    let mut nodes = vec![node(0)];
+    nodes.extend((1..8).map(|id| Node { group: Some(0), whole: Some(0), ..node(id) }));
+    // Results that push others out of memory.
+    nodes.push(node(8));
+    nodes.extend((9..12).map(|id| reads(id, &[Term::Result(id - 1)])));
+    holds(nodes, |case| {
+        (case.weather.loss, case.weather.workers) = (true, 1);
+        case.groups[0].concurrency = Some(3);
+    });
+}
+
+/// Seed 11012: an item ran again because its result was lost, was counted twice, and was followed twice.
+#[test]
+fn an_item_that_runs_again_is_followed_once() {
+    let follower = |id| Node { parts: Parts::Each(0), ..reads(id, &[Term::Item]) };
+    let mut nodes = vec![items(node(0), 4)];
+    nodes.extend((1..4).map(follower));
+    holds(nodes, |case| case.weather.loss = true);
+}
+
+/// Seeds 3590 and 3997: nodes made by one that ended after the run had begun to stop: those that need the first of
+/// them were never told to be cancelled.
+#[test]
+fn nodes_made_while_the_run_stops_are_cancelled() {
+    let made = vec![node(2), reads(3, &[Term::Result(2)])];
+    holds(vec![failing(node(0)), Node { makes: made, ..node(1) }], |case| case.stops = true);
+}
+
+/// Seed 4371: a run that stops let go who waited for an identical node that was still to run. Then that one waited for
+/// them, in the gate that they had to pass.
+#[test]
+fn identical_nodes_that_outlive_a_failure_do_not_wait_for_each_other() {
+    let same = Node { after_any: true, group: Some(0), parts: Parts::List(vec![1; 6]), ..node(0) };
+    let mut nodes = vec![same];
+    nodes.extend((1..4).map(|id| failing(node(id))));
+    holds(nodes, |case| case.stops = true);
+}

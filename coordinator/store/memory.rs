@@ -1,0 +1,142 @@
+//! A store in memory, for the tests of what stands above it: nothing of it is ever on a disk, and the run's own thread
+//! commits.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use forkyard_shared::digest::Digest;
+use parking_lot::Mutex;
+
+use super::backend::{Backend, Found, NewResult, NewValue};
+use super::dir::StoreDir;
+use super::error::StoreError;
+use super::format::Layout;
+use super::reader::Reader;
+use super::record::{Place, Record};
+use super::runs::RunDir;
+use super::writer::{Writer, WriterSettings};
+
+/// Results by key, shared by all that read and write them.
+#[derive(Clone, Default)]
+pub(crate) struct Memory(Arc<Mutex<Results>>);
+
+#[derive(Default)]
+struct Results {
+    records: HashMap<Digest, Record>,
+    /// In the order in which they came.
+    keys: Vec<Digest>,
+    /// Results that nobody finds any more.
+    lost: HashSet<Digest>,
+}
+
+impl Memory {
+    /// Where its files would be, if it had any.
+    pub fn dir() -> StoreDir {
+        StoreDir::new(Path::new("/nowhere/forkyard"))
+    }
+
+    pub fn reader(&self) -> Reader {
+        let mut reader = Reader::of_nothing(&Memory::dir(), Layout::Hybrid);
+        reader.backend = Box::new(self.clone());
+        reader
+    }
+
+    /// A writer of a run that writes this journal.
+    pub fn writer(&self, journal: File, commit_every: usize) -> Writer {
+        let settings = WriterSettings {
+            commit_every,
+            commit_within: std::time::Duration::from_secs(3600),
+            unchanged: Box::new(|_| true),
+            wake: Box::new(|| {}),
+        };
+        let run = RunDir { id: 1, path: PathBuf::from("/nowhere/forkyard/runs/1") };
+        Writer::here(Box::new(self.clone()), &run, journal, settings)
+    }
+
+    /// The value of a key, even of one that is lost.
+    pub fn value(&self, key: Digest) -> Option<Vec<u8>> {
+        match &self.0.lock().records.get(&key)?.place {
+            Place::Inline(bytes) => Some(bytes.clone()),
+            _ => None,
+        }
+    }
+
+    /// Keys that can be found.
+    pub fn keys(&self) -> HashSet<Digest> {
+        let results = self.0.lock();
+        results.keys.iter().filter(|key| !results.lost.contains(*key)).copied().collect()
+    }
+
+    /// One of the results, chosen by a number, is lost.
+    pub fn lose(&self, number: u64) {
+        let mut results = self.0.lock();
+        if !results.keys.is_empty() {
+            let key = results.keys[(number % results.keys.len() as u64) as usize];
+            results.lost.insert(key);
+        }
+    }
+}
+
+impl Backend for Memory {
+    fn commit(&mut self, new: &[NewResult], run: u64) -> Result<Vec<Record>, StoreError> {
+        let mut results = self.0.lock();
+        let mut records = Vec::new();
+        for result in new {
+            let NewValue::Bytes(bytes) = &result.value else { panic!("BUG: a file in memory") };
+            let record = result.record(Place::Inline(bytes.clone()), run);
+            results.records.insert(result.key, record.clone());
+            // Read again as a row, which can be lost.
+            records.push(Record { place: Place::Row(results.keys.len() as i64), ..record });
+            results.keys.push(result.key);
+            results.lost.remove(&result.key);
+        }
+        Ok(records)
+    }
+
+    fn lookup(&self, key: Digest) -> Option<Found> {
+        let results = self.0.lock();
+        results.records.get(&key).filter(|_| !results.lost.contains(&key)).cloned().map(Ok)
+    }
+
+    fn fold(&mut self, _: &AtomicBool) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    fn fold_is_due(&self) -> bool {
+        false
+    }
+
+    fn learn(&mut self, _: u64) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn is_learnt(&self) -> bool {
+        false
+    }
+
+    fn each(&self, _: &mut dyn FnMut(Digest, Found)) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn copy_rows(&self, first: i64, _: u64, out: &mut dyn Write) -> Result<(), StoreError> {
+        let key = self.0.lock().keys[first as usize];
+        if self.lookup(key).is_none() {
+            return Err(StoreError::Damaged("it is lost".into()));
+        }
+        out.write_all(&self.value(key).expect("it was found")).map_err(StoreError::Output)
+    }
+
+    fn hold_moment(&self, _: bool) {}
+
+    fn forget(&mut self, _: &[Digest]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn sweep(&mut self, _: &[(i64, u64)]) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+}
