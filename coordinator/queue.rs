@@ -155,6 +155,9 @@ mod tests {
 
     use super::*;
 
+    /// The lock of a shard, and whether what was put there is the first.
+    type Held<'a> = (MutexGuard<'a, VecDeque<(usize, u32)>>, bool);
+
     /// A consumer that works off what there is and then sleeps, and producers, in small steps whose order is `next`'s
     /// to choose: by each call one of the so many that can go on.
     fn interleave(pushes: [u32; 2], mut next: impl FnMut(usize) -> usize) {
@@ -163,7 +166,7 @@ mod tests {
         let mut seen = [0, 0];
         // For each producer: what it has pushed, and the lock that it holds meanwhile.
         let mut pushed = [0, 0];
-        let mut locked: [Option<(MutexGuard<VecDeque<(usize, u32)>>, bool)>; 2] = [None, None];
+        let mut locked: [Option<Held>; 2] = [None, None];
         // The consumer: shards that it has seen in the word and not taken yet; whether it sleeps; a wake-up that
         // waits for it.
         let (mut full, mut asleep, mut woken) = (0u64, false, false);

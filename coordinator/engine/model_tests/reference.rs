@@ -194,6 +194,13 @@ impl World<'_> {
                 if leader_blocks.is_some() {
                     allowed.push(Outcome::Blocked);
                 }
+                // In one batch with what it needs, it may have ended the worker before that was reported, and what
+                // was not reported is not run again while the run stops.
+                let lost = |need: &&usize| blocks(need) && fate_of(need).outcome == Outcome::Cancelled;
+                if self.draining && matches!(node.parts, Parts::One) && needs.iter().any(|need| lost(&need)) {
+                    let own = play(&node.scripts[0], node, self.case.max_crashes);
+                    allowed.extend((own != Outcome::Ran).then_some(own));
+                }
                 Fate::of(self.said(&id, allowed, may_be_cut)?, seen)
             }
             (None, Parts::One) => {
