@@ -163,7 +163,8 @@ mod tests {
         let mut seen = [0, 0];
         // For each producer: what it has pushed, and the lock that it holds meanwhile.
         let mut pushed = [0, 0];
-        let mut locked: [Option<(MutexGuard<VecDeque<(usize, u32)>>, bool)>; 2] = [None, None];
+        type Held<'a> = (MutexGuard<'a, VecDeque<(usize, u32)>>, bool);
+        let mut locked: [Option<Held>; 2] = [None, None];
         // The consumer: shards that it has seen in the word and not taken yet; whether it sleeps; a wake-up that
         // waits for it.
         let (mut full, mut asleep, mut woken) = (0u64, false, false);

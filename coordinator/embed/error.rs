@@ -40,6 +40,7 @@ impl From<RunError> for StartError {
     fn from(error: RunError) -> StartError {
         let why = error.to_string();
         match error {
+            RunError::Usage(why) => StartError::NoZygote(why),
             RunError::Artifact(_) => StartError::Artifact(why),
             RunError::Open(_) | RunError::Store(_) => StartError::Store(why),
             RunError::Memory(_) => StartError::Memory(why),

@@ -89,16 +89,18 @@ impl Shared {
     /// Counts nodes that are about to be handed over. In this order: the engine that ends says so first and then
     /// waits for those that are counted, so that none is handed to nobody.
     fn enter(&self, nodes: usize) -> Result<(), SubmitError> {
-        let before = self.open.fetch_add(nodes, SeqCst);
-        if let Some(why) = self.ended.get() {
-            self.leave(nodes);
-            return Err(SubmitError::Closed(why.clone()));
+        let room = |open: usize| (open < self.bound).then_some(open + nodes);
+        let entered = self.open.fetch_update(SeqCst, SeqCst, room).is_ok();
+        match self.ended.get() {
+            Some(why) => {
+                if entered {
+                    self.leave(nodes);
+                }
+                Err(SubmitError::Closed(why.clone()))
+            }
+            None if entered => Ok(()),
+            None => Err(SubmitError::Full),
         }
-        if before >= self.bound {
-            self.leave(nodes);
-            return Err(SubmitError::Full);
-        }
-        Ok(())
     }
 
     /// The same, once there is room.

@@ -375,16 +375,19 @@ impl Engine<'_> {
 
     /// Takes back what no worker has begun.
     pub(super) fn take_back(&mut self) {
-        for worker in places::ids(&self.state.places) {
-            let batches: Vec<(usize, u32)> = self.state.places[worker.index()]
-                .in_use()
-                .iter()
-                .map(|(slot, sent)| (*slot, sent.number))
-                .collect();
-            for (slot, number) in batches {
-                let unclaimed = self.pool.pulse(worker).take_back(slot, number);
-                self.return_nodes(worker, number, unclaimed.len());
-            }
+        places::ids(&self.state.places).for_each(|worker| self.take_back_from(worker));
+    }
+
+    /// Takes back what this worker has not begun.
+    pub(super) fn take_back_from(&mut self, worker: WorkerId) {
+        let batches: Vec<(usize, u32)> = self.state.places[worker.index()]
+            .in_use()
+            .iter()
+            .map(|(slot, sent)| (*slot, sent.number))
+            .collect();
+        for (slot, number) in batches {
+            let unclaimed = self.pool.pulse(worker).take_back(slot, number);
+            self.return_nodes(worker, number, unclaimed.len());
         }
     }
 

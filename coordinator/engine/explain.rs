@@ -9,7 +9,7 @@ use crate::plan::Detail;
 impl Engine<'_> {
     /// Of a plain node there is nothing to note that its op and its needs do not say.
     pub(super) fn note_fields(&mut self, node: NodeId) {
-        if self.nodes.detail(node).is_none_or(Detail::adds_nothing) {
+        if !self.writer.keeps() || self.nodes.detail(node).is_none_or(Detail::adds_nothing) {
             return;
         }
         let fields =

@@ -148,9 +148,12 @@ impl Engine<'_> {
             // It gives up without harm to those beside it.
             return self.pool.cancel(worker, node);
         }
-        let runs = self.pool.pulse(worker).current().is_some_and(|current| current.node == node);
+        self.take_back_from(worker);
+        // If its worker still has it, it runs, or is about to, or has ended and was not reported: then another may run.
+        let current = self.pool.pulse(worker).current();
         let place = &mut self.state.places[worker.index()];
-        if runs && place.killing.is_none() {
+        if place.holds(node) && current.is_none_or(|current| current.node == node) && place.killing.is_none()
+        {
             place.killing = Some(Killing::Node(node));
             self.pool.kill(worker);
         }

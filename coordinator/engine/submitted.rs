@@ -274,13 +274,14 @@ impl Engine<'_> {
                 Err(TaskError::Cancelled) => submissions.held.push(*node),
                 _ => submissions.free.push(*node),
             }
+            // First, so that who has an answer finds room for another node.
+            submissions.shared.leave(1);
             slot.expect("BUG: a node that is answered twice").settle(answer);
         }
         for path in unneeded {
             fs::remove_file(path).ok();
         }
         let Some(submissions) = &mut self.state.submissions else { return };
-        submissions.shared.leave(settled.len());
         settled.clear();
         submissions.settled = settled;
         let places = &self.state.places;
