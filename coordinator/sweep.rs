@@ -1,6 +1,7 @@
 //! What a dead zygote leaves to us: we are the subreaper of everything below, so its workers and their
-//! commands become our children. They are told from a host program's own children by number (workers) or by
-//! the run's token in their environment (commands).
+//! commands become our children. They are told from a host program's own children by number (workers), by the name
+//! that they have from the zygote (workers that had not told their number) or by the run's token in their environment
+//! (commands).
 
 use std::path::Path;
 
@@ -11,8 +12,8 @@ use nix::unistd::Pid;
 /// Kills and waits for those of our children that belong to the pool, until none is left.
 pub(crate) fn kill_adopted(token: &str, workers: &[Pid]) {
     loop {
-        let ours: Vec<Pid> =
-            children().into_iter().filter(|pid| workers.contains(pid) || has_token(*pid, token)).collect();
+        let is_ours = |pid: &Pid| workers.contains(pid) || is_from_zygote(*pid) || has_token(*pid, token);
+        let ours: Vec<Pid> = children().into_iter().filter(is_ours).collect();
         if ours.is_empty() {
             return;
         }
@@ -31,6 +32,12 @@ fn children() -> Vec<Pid> {
         .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>())
         .map(Pid::from_raw)
         .collect()
+}
+
+/// Whether a zygote has forked this process, and nothing has been executed in it.
+fn is_from_zygote(pid: Pid) -> bool {
+    let name = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("comm"));
+    name.is_ok_and(|name| matches!(name.trim_end(), "forkyard-worker" | "forkyard-zygote"))
 }
 
 /// Whether a process belongs to the run of this token.

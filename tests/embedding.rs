@@ -15,7 +15,7 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-const TESTS: [(&str, fn()); 17] = [
+const TESTS: [(&str, fn()); 18] = [
     ("nodes_of_many_threads_have_their_own_results", nodes_of_many_threads_have_their_own_results),
     ("a_threads_nodes_start_in_its_order", a_threads_nodes_start_in_its_order),
     ("what_goes_wrong_has_a_type", what_goes_wrong_has_a_type),
@@ -33,6 +33,7 @@ const TESTS: [(&str, fn()); 17] = [
     ("who_kills_the_zygote_ends_the_pool", who_kills_the_zygote_ends_the_pool),
     ("an_idle_pool_takes_no_processor_time", an_idle_pool_takes_no_processor_time),
     ("a_pool_holds_what_is_under_way_and_no_more", a_pool_holds_what_is_under_way_and_no_more),
+    ("the_example_prints_what_its_readme_says", the_example_prints_what_its_readme_says),
 ];
 
 fn main() -> ExitCode {
@@ -476,4 +477,27 @@ fn a_pool_holds_what_is_under_way_and_no_more() {
     let grown = resident_kb().saturating_sub(before);
     // 100 bytes for each would be 6,000.
     assert!(grown < 4_000, "{grown} kB more after 60,000 nodes more");
+}
+
+/// `examples/rust-ops`, which is built with the tests.
+fn the_example_prints_what_its_readme_says() {
+    let tests = std::env::current_exe().expect("we are a program");
+    let program = tests.ancestors().nth(2).expect("a target directory").join("examples/rust-ops");
+    assert!(program.exists(), "{} is missing: cargo build --example rust-ops", program.display());
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/rust-ops");
+    fs::copy(example.join("stations.jsonl"), "stations.jsonl").expect("there is room");
+    let readme = fs::read_to_string(example.join("README.md")).expect("it is there");
+    let (_, printed) = readme.split_once("    ...\n").expect("what it prints");
+    let printed: Vec<&str> = printed.lines().map_while(|line| line.strip_prefix("    ")).collect();
+    assert_eq!(printed.len(), 4);
+    let run = |args: &[&str]| {
+        let output = Command::new(&program).args(args).output().expect("it can be started");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let computed = String::from_utf8_lossy(&output.stderr).matches("computing").count();
+        (String::from_utf8_lossy(&output.stdout).into_owned(), computed)
+    };
+    let (first, computed) = run(&[]);
+    assert_eq!((first.lines().collect::<Vec<_>>(), computed), (printed, 6));
+    assert_eq!(run(&[]), (first, 0), "nothing is computed again");
+    assert_eq!(run(&["10"]).1, 6, "another baseline is another node");
 }

@@ -150,7 +150,9 @@ impl Node {
         let named = self.artifacts.iter().map(find).collect::<Result<Vec<_>, _>>()?;
         match (signature.artifacts, named.len()) {
             (Artifacts::None, 1..) => return Err(wrong(format!("`{}` takes no artifact", self.op))),
-            (Artifacts::One, 0) => return Err(wrong(format!("`{}` needs an artifact", self.op))),
+            (Artifacts::One | Artifacts::OneAndNamed, 0) => {
+                return Err(wrong(format!("`{}` needs an artifact", self.op)));
+            }
             (Artifacts::One, 2..) => return Err(wrong(format!("`{}` takes one artifact only", self.op))),
             _ => {}
         }
