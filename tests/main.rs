@@ -21,7 +21,6 @@ mod python; // Python nodes, `map`, and the module as a client
 mod regression; // one test named after each bug that was fixed
 mod rights; // who may do what: modes and owners of a store, what a worker can write to
 mod run; // what a run does when nothing goes wrong: results, keys, the store, what is printed
-mod rust_ops; // examples/rust-ops: a pool in a program
 mod search; // topk with many vectors, filters and other types; ann on indexes that usearch wrote
 mod state; // variables that nodes share, by ops of a program of its own
 mod store; // layouts, reading a store while a run goes on, checking and cleaning it

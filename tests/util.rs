@@ -97,14 +97,9 @@ impl Space {
 
     /// Runs a command of `examples/state_ops.rs` to its end: forkyard with ops of its own.
     pub fn run_ops(&self, args: &[&str]) -> Ended {
-        self.run_program("state_ops", args)
-    }
-
-    /// Runs a program of `examples/` to its end.
-    pub fn run_program(&self, name: &str, args: &[&str]) -> Ended {
         let forkyard = Path::new(env!("CARGO_BIN_EXE_forkyard"));
-        let program = forkyard.with_file_name("examples").join(name);
-        assert!(program.exists(), "{} is missing: cargo build --example {name}", program.display());
+        let program = forkyard.with_file_name("examples").join("state_ops");
+        assert!(program.exists(), "{} is missing: cargo build --example state_ops", program.display());
         let ours = self.command(args);
         let mut command = Command::new(program);
         command.args(args).current_dir(self.0.path()).env_clear();
