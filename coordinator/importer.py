@@ -378,8 +378,11 @@ def read_old_torch(file):
     load(Reader(file))
     about = load(Reader(file))
     root = load(Reader(file, storage))
-    for key in load(Reader(file)):
-        named = storages.get(key) or refuse("it has a storage that nothing names")
+    keys = load(Reader(file))
+    if not isinstance(about, dict) or not isinstance(keys, list) or sorted(map(repr, keys)) != sorted(map(repr, storages)):
+        refuse("its list of storages is not of those that it names")
+    for key in keys:
+        named = storages[key]
         file.read(8)
         named.data, named.big_endian = file.read(named.size), not about.get("little_endian", True)
         if len(named.data) < named.size:

@@ -414,6 +414,7 @@ bare = name("torch.storage", "_load_from_bytes") + b"(B" + struct.pack("<I", len
 bare = entries["w"].replace(storage("DoubleStorage", "0", 6), bare)
 open("bare.pkl", "wb").write(b"\x80\x03}" + text("w") + bare + b"s.")
 open("old-short.pt", "wb").write(open("old.pt", "rb").read()[:-1])
+open("old-list.pt", "wb").write(open("old.pt", "rb").read().replace(b"]" + text("0") + b"a.", b"K\0."))
 open("old-more.pt", "wb").write(open("old.pt", "rb").read() + b"\0")
 attack = b"cos\nsystem\n(S'touch marker'\ntR."
 open("bare-attack.pkl", "wb").write(name("torch.storage", "_load_from_bytes") + b"(B" + struct.pack("<I", len(attack)) + attack + b"tR.")
@@ -465,6 +466,7 @@ fn a_torch_file_that_lies_is_refused() {
         ("many.pt", "its arrays would take more than 8 times the file's size"),
         ("cut.pt", "it is not a whole zip"),
         ("old-short.pt", "it ends within a storage"),
+        ("old-list.pt", "its list of storages is not of those that it names"),
         ("old-more.pt", "there is more after its first object"),
         ("bare-attack.pkl", "it asks for os.system"),
         ("arrays.npz", "it is a zip that torch has not saved"),
