@@ -157,10 +157,11 @@ class Array:
     def chunks(self):
         """Its bytes, little-endian and row by row."""
         size = SIZES[self.code]
-        view = memoryview(self.data).cast("B")
+        holder = self.data if isinstance(self.data, Storage) else self
+        view, is_big_endian = memoryview(holder.data).cast("B"), holder.big_endian
         view = view[:len(view) // size * size].cast({1: "B", 2: "H", 4: "I", 8: "Q"}[size])
         for part in rows(view, self.shape, self.strides, self.offset):
-            yield swapped(part, size) if self.big_endian and size > 1 else part
+            yield swapped(part, size) if is_big_endian and size > 1 else part
 
 
 class Matrix:
@@ -176,12 +177,12 @@ class Matrix:
 
 
 class Storage:
-    """Stands for a storage of torch: bytes of the zip."""
+    """Stands for a storage of torch. Its bytes may come after it is named."""
 
-    __slots__ = ("code", "data", "big_endian")
+    __slots__ = ("code", "size", "data", "big_endian")
 
-    def __init__(self, code, data, big_endian):
-        self.code, self.data, self.big_endian = code, data, big_endian
+    def __init__(self, code, size, data=b"", big_endian=False):
+        self.code, self.size, self.data, self.big_endian = code, size, data, big_endian
 
 
 class Dict(dict):
@@ -269,9 +270,9 @@ def rebuild_tensor(storage, offset, shape, strides, _requires_grad=None, _hooks=
     if not all(map(is_count, (offset, *strides))) or len(shape) != len(strides):
         refuse("a tensor has strides that are none")
     last = offset + sum((length - 1) * stride for length, stride in zip(shape, strides))
-    if 0 not in shape and last >= len(storage.data) // SIZES[code]:
+    if 0 not in shape and last >= storage.size // SIZES[code]:
         refuse(f"a tensor of {times(shape)} reaches past the end of its data")
-    return made.lay(code, shape, strides, offset, storage.data, storage.big_endian)
+    return made.lay(code, shape, strides, offset, storage, False)
 
 
 def known():
@@ -296,6 +297,7 @@ def known():
     function("torch._utils", "_rebuild_tensor_v2", rebuild_tensor)
     function("torch._utils", "_rebuild_tensor_v3", rebuild_tensor)
     function("torch._utils", "_rebuild_parameter", lambda tensor, *_: tensor)
+    function("torch.storage", "_load_from_bytes", load_from_bytes)
     function("torch", "Size", lambda lengths=(): tuple(lengths))
     for name, code in OF_TORCH.items():
         allow("torch ml_dtypes", name, Kind(name, code))
@@ -310,15 +312,18 @@ def known():
 # Reading
 
 
+OLD_TORCH = 0x1950A86A20F9469CFC6C  # how a file of torch of before 1.6 begins
+
+
 class Reader(pickle.Unpickler):
     """Knows the allowed names; `storage` finds what a torch zip has beside the pickle."""
 
     def __init__(self, file, storage=None):
         super().__init__(file, encoding="latin1")
-        self.known, self.storage = known(), storage
+        self.storage = storage
 
     def find_class(self, module, name):
-        found = self.known.get((module, name))
+        found = KNOWN.get((module, name))
         if found is None:
             raise Refused(f"it asks for {shown(module)}.{shown(name)}: an import never runs code of a file, and takes only "
                           "dicts, lists, text, numbers, numpy arrays and torch tensors; load it where it was made, and save "
@@ -332,10 +337,9 @@ class Reader(pickle.Unpickler):
 
 
 def read_pickle(file, size):
-    reader = Reader(file)
-    root = load(reader)
-    if root == 0x1950A86A20F9469CFC6C:
-        refuse("torch wrote it in its format of before 1.6; load it there and save it again")
+    root = load(Reader(file))
+    if root == OLD_TORCH:
+        root = read_old_torch(file)
     if file.tell() < size:
         refuse(f"there is more after its first object, which ends at byte {file.tell():,} of {size:,}; only one can be "
                "imported: load them all and save them as one list or dict")
@@ -350,6 +354,48 @@ def load(reader):
     except Exception as error:  # whatever the bytes make of the machine that reads them
         why = f"{type(error).__name__}: {shown(str(error))}"
         raise Refused(f"it is no pickle, or not a whole one ({why})") from None
+
+
+def parts_of(reference):
+    """Type, key and number of elements of a storage that torch refers to."""
+    word, kind, key, _, count = reference[:5]
+    if word != "storage" or not isinstance(kind, Kind) or not isinstance(key, str) or not is_count(count):
+        refuse("it refers to something that is no storage of torch")
+    return kind, key, count
+
+
+def read_old_torch(file):
+    """What torch wrote before 1.6, after the magic number: three pickles, the keys of the storages, and their bytes, each
+    behind a length."""
+    storages = {}
+
+    def storage(reference):
+        kind, key, count = parts_of(reference)
+        if kind.code is None or reference[5:] not in ((), (None,)):
+            refuse("it has complex numbers, or views of storages, in a format of torch that is no more")
+        return storages.setdefault(key, Storage(kind.code, count * SIZES[kind.code]))
+
+    load(Reader(file))
+    about = load(Reader(file))
+    root = load(Reader(file, storage))
+    keys = load(Reader(file))
+    if not isinstance(about, dict) or not isinstance(keys, list) or sorted(map(repr, keys)) != sorted(map(repr, storages)):
+        refuse("its list of storages is not of those that it names")
+    for key in keys:
+        named = storages[key]
+        file.read(8)
+        named.data, named.big_endian = file.read(named.size), not about.get("little_endian", True)
+        if len(named.data) < named.size:
+            refuse("it ends within a storage")
+    return root
+
+
+def load_from_bytes(data):
+    """The storage of a tensor that was pickled without torch.save."""
+    file = io.BytesIO(data)
+    if load(Reader(file)) != OLD_TORCH:
+        refuse("it has a tensor in a format that torch does not write")
+    return read_old_torch(file)
 
 
 def read_torch(file):
@@ -382,10 +428,9 @@ def read_torch(file):
     big_endian = folder + "byteorder" in entries and content(folder + "byteorder").tobytes() == b"big"
 
     def storage(reference):
-        word, kind, key = reference[:3]
-        if word != "storage" or not isinstance(kind, Kind) or not isinstance(key, str):
-            refuse("it refers to something that is no storage of torch")
-        return Storage(kind.code, content(f"{folder}data/{key}"), big_endian)
+        kind, key, _ = parts_of(reference)
+        data = content(f"{folder}data/{key}")
+        return Storage(kind.code, len(data), data, big_endian)
 
     return load(Reader(io.BytesIO(content(pickles[0])), storage))
 
@@ -685,4 +730,5 @@ def main():
         return answer(5, why=[str(error)])
 
 
+KNOWN = known()
 sys.exit(main())
