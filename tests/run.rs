@@ -78,7 +78,7 @@ fn a_large_result_goes_by_reference_as_a_blob() {
         "#,
     );
     space.run_manifest(0);
-    assert_eq!(space.result_text("read"), "100000\n100000\n444\n");
+    assert_eq!(space.result_text("read"), "100000\n100000\n400\n");
     assert_eq!(space.result("big"), b"y\n".repeat(50_000));
     let results = space.results();
     assert_eq!(results["same"].1, results["big"].1);
