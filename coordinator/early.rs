@@ -1,4 +1,4 @@
-//! The keys of plain nodes, made by threads of their own before anybody asks for them, and looked up in one go.
+//! The keys of plain nodes, made by threads of their own before anybody asks for them, and looked up as they are made.
 //!
 //! A plain node says nothing beyond its op and its needs. If those are plain too, its key depends on the manifest
 //! alone: it is the same whenever it is made.
@@ -19,7 +19,7 @@ use crate::graph::Graph;
 use crate::key::{self, NO_KEY};
 use crate::names::Names;
 use crate::plan::{PLAIN, Plan};
-use crate::store::{AtHand, Reader, StoreError};
+use crate::store::{AtHand, Learnt, Reader, StoreError};
 use crate::{room, threads};
 
 /// Nodes whose data is fetched from memory side by side.
@@ -71,10 +71,9 @@ pub(crate) fn start(
 ) -> io::Result<Making> {
     let walk = Walk::of(plan, ops);
     threads::start("early keys", move || {
-        let keys = walk.keys(wanted);
         let reader = open();
-        let stored = reader.as_ref().map_or_else(|_| Vec::new(), |reader| reader.look_all_up(&keys));
-        (Early { keys, stored }, reader)
+        let learnt = reader.as_ref().map_or_else(|_| Learnt::nothing(), Reader::at_hand);
+        (walk.keys(&learnt, wanted), reader)
     })
 }
 
@@ -93,21 +92,21 @@ impl Walk {
         }
     }
 
-    fn keys(&self, wanted: impl Fn(NodeId) -> bool + Sync) -> Vec<Digest> {
+    fn keys(&self, learnt: &Learnt, wanted: impl Fn(NodeId) -> bool + Sync) -> Early {
         let made = Made::new(self.ops.len());
         thread::scope(|scope| {
             if self.ops.len() >= SHARED_FROM {
                 // Refused, it is not missed: this thread makes all of them.
-                threads::start_within(scope, "early keys 2", || self.make(&wanted, &made)).ok();
+                threads::start_within(scope, "early keys 2", || self.make(learnt, &wanted, &made)).ok();
             }
-            self.make(&wanted, &made);
+            self.make(learnt, &wanted, &made);
         });
-        made.into_keys()
+        made.into_early()
     }
 
     /// Makes keys until all blocks are taken on.
-    fn make(&self, wanted: &impl Fn(NodeId) -> bool, made: &Made) {
-        let (mut text, mut needs) = (Vec::new(), Vec::new());
+    fn make(&self, learnt: &Learnt, wanted: &impl Fn(NodeId) -> bool, made: &Made) {
+        let (mut text, mut needs, mut keys) = (Vec::new(), Vec::new(), Vec::new());
         let blocks = || self.graph.order().chunks(BLOCK).nth(made.taken.fetch_add(1, Relaxed));
         for some in std::iter::from_fn(blocks).flat_map(|block| block.chunks(ABREAST)) {
             self.fetch(some, made);
@@ -126,6 +125,11 @@ impl Walk {
                     Digest::of(&text)
                 });
                 made.set(node, key);
+                keys.extend(key.map(|key| (node, key)));
+            }
+            learnt.fetch(keys.iter().map(|(_, key)| *key));
+            for (node, key) in keys.drain(..) {
+                made.stored[node.index()].store(learnt.find(key) as u8, Relaxed);
             }
         }
     }
@@ -149,6 +153,8 @@ struct Made {
     keys: Vec<[AtomicU64; 4]>,
     /// [`OPEN`] at first, then for ever [`THERE`] or [`NONE`].
     states: Vec<AtomicU8>,
+    /// What was found under the keys, as numbers.
+    stored: Vec<AtomicU8>,
     /// Blocks of the order that somebody has taken on.
     taken: AtomicUsize,
 }
@@ -164,7 +170,9 @@ impl Made {
     fn new(nodes: usize) -> Made {
         let mut keys = room::list(nodes);
         keys.resize_with(nodes, Default::default);
-        Made { keys, states: (0..nodes).map(|_| AtomicU8::new(OPEN)).collect(), taken: AtomicUsize::new(0) }
+        let bytes = |byte| (0..nodes).map(|_| AtomicU8::new(byte)).collect();
+        let (states, stored) = (bytes(OPEN), bytes(AtHand::Unknown as u8));
+        Made { keys, states, stored, taken: AtomicUsize::new(0) }
     }
 
     fn set(&self, node: NodeId, key: Option<Digest>) {
@@ -188,11 +196,14 @@ impl Made {
         }
     }
 
-    fn into_keys(self) -> Vec<Digest> {
-        let mut keys = room::list(self.keys.len());
-        // Words that nobody wrote are those of `NO_KEY`.
-        keys.extend(self.keys.iter().map(digest));
-        keys
+    /// Both lists stay where they are in memory: the standard library sees that their elements keep their size.
+    fn into_early(self) -> Early {
+        let at_hand = |stored: AtomicU8| AtHand::of(stored.into_inner());
+        Early {
+            // Words that nobody wrote are those of `NO_KEY`.
+            keys: self.keys.into_iter().map(|words| digest(&words)).collect(),
+            stored: self.stored.into_iter().map(at_hand).collect(),
+        }
     }
 }
 
@@ -228,7 +239,7 @@ mod tests {
         let ops = Ops::standard();
         let plan = crate::manifest::load(Path::new("-"), Some(text), &ops, &BTreeMap::new()).unwrap();
         let plan: &'static Plan = Box::leak(Box::new(plan));
-        let early = Walk::of(plan, &ops).keys(|_| true);
+        let early = Walk::of(plan, &ops).keys(&Learnt::nothing(), |_| true).keys;
         let place = tempfile::tempdir().unwrap();
         let keys = Keys::new(plan, &ops, Vec::new(), (DigestMemo::open(place.path()), Early::none(plan)));
         let mut keys = keys.unwrap();
@@ -240,7 +251,7 @@ mod tests {
             assert_eq!(early[node.index()], expected, "{}", plan.name(*node));
         }
         let names = &plan.names;
-        let some = Walk::of(plan, &ops).keys(|node| names.get(node.0) != "b");
+        let some = Walk::of(plan, &ops).keys(&Learnt::nothing(), |node| names.get(node.0) != "b").keys;
         assert_eq!(some[0], NO_KEY, "it needs one that is left out");
     }
 
@@ -257,7 +268,7 @@ mod tests {
         let plan = crate::manifest::load(Path::new("-"), Some(&text), &ops, &BTreeMap::new()).unwrap();
         let walk = Walk::of(Box::leak(Box::new(plan)), &ops);
         let alone = Made::new(nodes);
-        walk.make(&|_| true, &alone);
-        assert!(walk.keys(|_| true) == alone.into_keys());
+        walk.make(&Learnt::nothing(), &|_| true, &alone);
+        assert!(walk.keys(&Learnt::nothing(), |_| true).keys == alone.into_early().keys);
     }
 }

@@ -8,7 +8,7 @@ use crate::room;
 pub(crate) struct Graph {
     needs: Rows,
     users: Rows,
-    /// Every node after all it needs; nodes of one level in the manifest's order.
+    /// Every node after all it needs: in the manifest's order if that is such an order, else level by level.
     order: Vec<NodeId>,
 }
 
@@ -68,9 +68,12 @@ impl GraphBuilder {
             }
         }
         let users = Rows { starts, items };
+        let all = || (0..nodes).map(NodeId::new);
+        if all().all(|node| needs.of(node).last().is_none_or(|last| *last < node)) {
+            return Ok(Graph { needs, users, order: all().collect() });
+        }
         let mut waiting: Vec<u32> = needs.starts.windows(2).map(|w| w[1] - w[0]).collect();
-        let mut order: Vec<NodeId> =
-            (0..nodes).map(NodeId::new).filter(|n| waiting[n.index()] == 0).collect();
+        let mut order: Vec<NodeId> = all().filter(|n| waiting[n.index()] == 0).collect();
         let mut at = 0;
         while at < order.len() {
             for user in users.of(order[at]) {

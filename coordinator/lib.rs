@@ -61,6 +61,7 @@ mod init;
 mod key;
 mod limits;
 mod manifest;
+mod marks;
 mod memory;
 mod names;
 mod nodes;

@@ -269,6 +269,32 @@ fn random_graph() -> impl Strategy<Value = Vec<Vec<u32>>> {
 }
 
 proptest! {
+    /// Recalled at once or looked up one by one: the same nodes are done, and the same are left to run.
+    #[test]
+    fn what_is_recalled_is_what_would_be_found(needs in random_graph(), stored in any::<u64>(), unwanted in 0u32..50) {
+        let needs: Vec<&[u32]> = needs.iter().map(Vec::as_slice).collect();
+        let graph = graph(&needs);
+        let is_stored = |node: NodeId| stored >> node.0 & 1 != 0;
+        let fresh = || Scheduler::new(&graph, vec![ALIKE; graph.len()], |node| node.0 < unwanted);
+        let mut one_by_one = fresh();
+        let mut left = HashSet::new();
+        while let Some(node) = one_by_one.next_fresh() {
+            if is_stored(node) {
+                one_by_one.done(node, Outcome::Cached);
+            } else {
+                left.insert(node);
+            }
+        }
+        let mut at_once = fresh();
+        let recalled = at_once.recall(is_stored);
+        prop_assert_eq!(at_once.counts(), one_by_one.counts());
+        prop_assert_eq!(recalled.len(), at_once.counts().cached);
+        prop_assert_eq!(at_once.sanity_check(), Vec::new());
+        let ready: HashSet<NodeId> = std::iter::from_fn(|| at_once.next_fresh()).collect();
+        prop_assert_eq!(ready, left);
+        sanity_check(&graph, &at_once, &HashSet::new());
+    }
+
     #[test]
     fn any_order_of_events_comes_to_an_end(
         needs in random_graph(),

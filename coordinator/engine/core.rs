@@ -299,6 +299,7 @@ impl Engine<'_> {
         if let Some((limit, _)) = &self.state.sample {
             self.state.timers.set(self.pool.now() + *limit, Timer::SampleEnd);
         }
+        self.recall();
         loop {
             self.take_submitted()?;
             #[cfg(test)]

@@ -29,6 +29,7 @@ mod model_tests;
 mod pause;
 mod publish;
 mod race;
+mod recall;
 mod results;
 mod returns;
 mod sample;

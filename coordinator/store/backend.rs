@@ -2,6 +2,7 @@
 //! above (groups, journals, checks, cleaning up) is the same for all of them.
 
 use std::io::Write;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use super::dir::StoreDir;
 use super::error::StoreError;
 use super::files::Files;
 use super::format::Layout;
+use super::index::Index;
 use super::record::{Place, Record};
 use super::salvage;
 use super::sqlite::{self, Sqlite};
@@ -74,11 +76,8 @@ pub(crate) trait Backend: Send {
     /// Takes all results into memory if there are no more than `most` and that makes look-ups quicker.
     fn learn(&mut self, most: u64) -> Result<(), StoreError>;
 
-    /// Whether all results are in memory, as they were then.
-    fn is_learnt(&self) -> bool;
-
-    /// Looks at all that is needed to look these keys up: that need not wait for memory then, one by one.
-    fn fetch(&self, _keys: &[Digest]) {}
+    /// All results, as they were then, if they are in memory.
+    fn learnt(&self) -> Option<Arc<Index>>;
 
     /// The result of a key.
     fn lookup(&self, key: Digest) -> Option<Found>;
@@ -121,8 +120,8 @@ impl Backend for Nothing {
         Ok(())
     }
 
-    fn is_learnt(&self) -> bool {
-        true
+    fn learnt(&self) -> Option<Arc<Index>> {
+        Some(Arc::default())
     }
 
     fn lookup(&self, _: Digest) -> Option<Found> {

@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use forkyard_shared::blob;
@@ -14,6 +15,7 @@ use nix::unistd::syncfs;
 use super::backend::{Backend, Found, NewResult, NewValue};
 use super::dir::{StoreDir, make_dir};
 use super::error::StoreError;
+use super::index::Index;
 use super::record::{Place, Record};
 
 /// Values up to this size stand in the file of their result: with it they fit one block.
@@ -123,8 +125,8 @@ impl Backend for Files {
         Ok(())
     }
 
-    fn is_learnt(&self) -> bool {
-        false
+    fn learnt(&self) -> Option<Arc<Index>> {
+        None
     }
 
     fn lookup(&self, key: Digest) -> Option<Found> {

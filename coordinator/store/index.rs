@@ -9,7 +9,7 @@ use super::packed;
 
 /// Keys and encoded records. The last one put under a key counts.
 #[derive(Default)]
-pub(super) struct Index {
+pub(crate) struct Index {
     packed: Vec<u8>,
     /// Hashes and places in `packed`: to grow needs no look at the keys.
     table: HashTable<(u64, usize)>,
@@ -29,12 +29,12 @@ impl Index {
     }
 
     /// Looks at what is found under these keys.
-    pub fn fetch(&self, keys: &[Digest]) {
-        let at = |key: &Digest| {
-            let hash = hash(*key);
+    pub fn fetch(&self, keys: impl Iterator<Item = Digest>) {
+        let at = |key: Digest| {
+            let hash = hash(key);
             self.table.find(hash, |(known, _)| *known == hash).map(|(_, at)| *at)
         };
-        black_box(keys.iter().filter_map(at).fold(0, |seen, at| seen ^ self.packed[at]));
+        black_box(keys.filter_map(at).fold(0, |seen, at| seen ^ self.packed[at]));
     }
 
     pub fn get(&self, key: Digest) -> Option<&[u8]> {

@@ -15,6 +15,7 @@ use super::backend::{Backend, Found, NewResult, NewValue};
 use super::dir::StoreDir;
 use super::error::StoreError;
 use super::format::Layout;
+use super::index::Index;
 use super::reader::Reader;
 use super::record::{Place, Record};
 use super::runs::RunDir;
@@ -114,8 +115,8 @@ impl Backend for Memory {
         Ok(())
     }
 
-    fn is_learnt(&self) -> bool {
-        false
+    fn learnt(&self) -> Option<Arc<Index>> {
+        None
     }
 
     fn each(&self, _: &mut dyn FnMut(Digest, Found)) -> Result<(), StoreError> {

@@ -56,7 +56,7 @@ pub(crate) use lock::{Lock, holder};
 #[cfg(test)]
 pub(crate) use memory::Memory;
 pub(crate) use netfs::network_file_system;
-pub(crate) use reader::{AtHand, Lost, Reader};
+pub(crate) use reader::{AtHand, Learnt, Lost, Reader};
 pub(crate) use record::{Extra, Place, Record};
 pub(crate) use runs::{RunDir, RunHeader, RunSummary, Shares, latest_summary};
 pub(crate) use verify::verify;

@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use forkyard_shared::blob;
 use forkyard_shared::digest::{Digest, Hasher};
@@ -13,8 +14,8 @@ use super::backend::{Backend, Nothing};
 use super::dir::StoreDir;
 use super::error::StoreError;
 use super::format::Layout;
+use super::index::Index;
 use super::record::{Place, Record};
-use crate::key::NO_KEY;
 
 /// Looks results up and reads values.
 pub(crate) struct Reader {
@@ -43,8 +44,42 @@ pub(crate) enum AtHand {
     Null,
 }
 
-/// Keys that are looked up side by side.
-const ABREAST: usize = 64;
+impl AtHand {
+    /// That of this number.
+    pub fn of(number: u8) -> AtHand {
+        let all = [AtHand::Unknown, AtHand::Ask, AtHand::Absent, AtHand::Null];
+        all.into_iter().find(|at_hand| *at_hand as u8 == number).unwrap_or_default()
+    }
+}
+
+/// All that is stored, if it has been learnt.
+#[derive(Clone)]
+pub(crate) struct Learnt(Option<Arc<Index>>);
+
+impl Learnt {
+    /// Nothing was.
+    pub fn nothing() -> Learnt {
+        Learnt(None)
+    }
+
+    /// Looks at what is found under these keys: finding it then need not wait for memory, one by one.
+    pub fn fetch(&self, keys: impl Iterator<Item = Digest>) {
+        if let Some(index) = &self.0 {
+            index.fetch(keys);
+        }
+    }
+
+    /// What is known of the result of a key.
+    pub fn find(&self, key: Digest) -> AtHand {
+        // What is not learnt is asked for when somebody needs it.
+        let Some(index) = &self.0 else { return AtHand::Ask };
+        match index.get(key).map(|bytes| Record::decode(key, bytes)) {
+            None => AtHand::Absent,
+            Some(Some(record)) if record.is_null() => AtHand::Null,
+            Some(_) => AtHand::Ask,
+        }
+    }
+}
 
 /// A store is learnt whole if it holds at most so many results for each key that will be looked up.
 const LEARN_PER_LOOK_UP: u64 = 8;
@@ -124,24 +159,9 @@ impl Reader {
         self.find(key).ok().flatten()
     }
 
-    /// Looks many keys up; [`NO_KEY`] is none.
-    pub fn look_all_up(&self, keys: &[Digest]) -> Vec<AtHand> {
-        let at_hand = |key: &Digest| match *key {
-            NO_KEY => AtHand::Unknown,
-            // What is not learnt is asked for when somebody needs it.
-            _ if !self.backend.is_learnt() => AtHand::Ask,
-            key => match self.backend.lookup(key) {
-                None => AtHand::Absent,
-                Some(Ok(record)) if record.is_null() => AtHand::Null,
-                Some(_) => AtHand::Ask,
-            },
-        };
-        let mut found = Vec::with_capacity(keys.len());
-        for some in keys.chunks(ABREAST) {
-            self.backend.fetch(some);
-            found.extend(some.iter().map(at_hand));
-        }
-        found
+    /// What any thread may look up.
+    pub fn at_hand(&self) -> Learnt {
+        Learnt(self.backend.learnt())
     }
 
     fn is_there(&self, record: &Record) -> bool {

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -70,7 +71,7 @@ pub(super) struct Sqlite {
     /// Whether those files are the blobs, and not copies of rows.
     large_in_files: bool,
     /// What was learnt.
-    index: Index,
+    index: Arc<Index>,
     /// Whether that is everything.
     complete: bool,
     /// What the database was like then.
@@ -139,7 +140,7 @@ impl Sqlite {
             path,
             files: dir.worker_blobs_dir(layout),
             large_in_files: layout == Layout::Hybrid,
-            index: Index::default(),
+            index: Arc::default(),
             complete: false,
             seen: None,
             folding: None,
@@ -470,17 +471,13 @@ impl Backend for Sqlite {
         if let Some((state, index, complete)) =
             self.at_one_moment(learn).map_err(|error| self.error(error))?
         {
-            (self.seen, self.index, self.complete) = (Some(state), index, complete);
+            (self.seen, self.index, self.complete) = (Some(state), Arc::new(index), complete);
         }
         Ok(())
     }
 
-    fn is_learnt(&self) -> bool {
-        self.complete
-    }
-
-    fn fetch(&self, keys: &[Digest]) {
-        self.index.fetch(keys);
+    fn learnt(&self) -> Option<Arc<Index>> {
+        self.complete.then(|| self.index.clone())
     }
 
     fn lookup(&self, key: Digest) -> Option<Found> {
