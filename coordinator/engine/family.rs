@@ -228,14 +228,16 @@ impl Engine<'_> {
         self.state.families.get(&leader)?.items.get(index as usize).copied().filter(|unit| *unit != NOBODY)
     }
 
-    /// The items of `leader` that are settled already; others come later.
+    /// The items of `leader` that have ended already; others come later.
     pub(super) fn follow(&self, leader: NodeId) -> Source {
-        let settled = |index: &u32| {
-            let unit = self.state.families.get(&leader).map(|family| family.items[*index as usize]);
-            unit.is_some_and(|unit| unit != NOBODY && matches!(self.scheduler.state(unit), State::Settled(_)))
+        let Some(family) = self.state.families.get(&leader) else { return Source::Each(VecDeque::new()) };
+        let has_ended = |index: &u32| {
+            let unit = family.items[*index as usize];
+            let is_settled = || matches!(self.scheduler.state(unit), State::Settled(_));
+            // One whose result was lost runs again, and does not end twice.
+            unit != NOBODY && (family.closed || family.ends.has(*index) || is_settled())
         };
-        let count = self.state.families.get(&leader).map_or(0, |family| family.items.len() as u32);
-        Source::Each((0..count).filter(settled).collect())
+        Source::Each((0..family.items.len() as u32).filter(has_ended).collect())
     }
 
     /// The node's items may start.
@@ -301,12 +303,14 @@ impl Engine<'_> {
         let Some(leader) = self.followed(item) else { return self.scheduler.enter(item) };
         let flow = self.nodes.flow(of);
         let skipped = self.scheduler.state(leader) == State::Settled(Outcome::Skipped);
+        // It was done, and is so again before anybody reads it.
+        let runs_again = !matches!(self.scheduler.state(leader), State::Settled(_));
         let nulls = self.fan(self.nodes.declared(leader)).map(|fan| fan.on_item_failure);
         let goes_on = nulls == Some(OnItemFailure::Null) || flow.is_some_and(|flow| flow.terms.after_any);
         if skipped && !flow.is_some_and(|flow| flow.runs_if_skipped) {
             let why = format!("node {}, which it follows, was skipped", self.nodes.name(leader));
             self.skip(item, &why);
-        } else if self.is_done(leader) || skipped || goes_on {
+        } else if self.is_done(leader) || runs_again || skipped || goes_on {
             self.scheduler.enter(item);
         } else {
             let why = format!("it needs {}, which did not succeed", self.nodes.name(leader));
