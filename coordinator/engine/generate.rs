@@ -2,22 +2,27 @@
 //! are checked like a manifest, need the node that made them, and may name it and each other.
 
 use forkyard_shared::ids::NodeId;
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::core::Engine;
 use super::evaluate::Unknown;
 use crate::manifest::{Outer, load_made};
 use crate::plan::Plan;
 
+/// What a node returns that makes nodes.
+#[derive(Deserialize)]
+struct Listed<'a> {
+    #[serde(rename = "$nodes", borrow)]
+    nodes: Vec<&'a RawValue>,
+}
+
 impl Engine<'_> {
     /// Takes over the nodes that a finished one lists.
     pub(super) fn generate(&mut self, node: NodeId) -> Result<(), Unknown> {
         let json = self.own_result(node)?;
-        let result: Value = serde_json::from_slice(&json).map_err(|error| error.to_string())?;
-        let list = result
-            .get("$nodes")
-            .and_then(Value::as_array)
-            .ok_or("`$nodes` is a list of nodes".to_string())?;
+        let Listed { nodes: list } = serde_json::from_slice(&json)
+            .map_err(|error| format!("`$nodes` is a list of nodes: {error}"))?;
         if list.is_empty() {
             return Ok(());
         }
@@ -28,7 +33,8 @@ impl Engine<'_> {
                 list.len()
             )));
         }
-        let lines: Vec<String> = list.iter().map(Value::to_string).collect();
+        // A line each: what ends a line within one of them stands between words, never in a string.
+        let lines: Vec<String> = list.iter().map(|made| made.get().replace(['\n', '\r'], " ")).collect();
         let name = self.nodes.name(node).into_owned();
         let ids = vec![(name.clone(), node)];
         let outer = Outer { first: self.nodes.len(), ids };
