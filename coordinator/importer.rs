@@ -56,6 +56,12 @@ pub(crate) enum ImportError {
     Internal(String),
 }
 
+/// Whether a file of this name may hold arrays that an import would find.
+pub(crate) fn may_import(file: &Path) -> bool {
+    let suffix = file.extension().and_then(|suffix| suffix.to_str());
+    suffix.is_some_and(|suffix| ["pkl", "pickle", "pt", "pth"].contains(&suffix))
+}
+
 /// Makes `to`, and its keys beside it, of the arrays in `from`.
 pub(crate) fn import(
     from: &Path,

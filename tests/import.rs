@@ -529,6 +529,8 @@ fn a_cache_is_searched_by_its_keys() {
          vectors = {'a': [1, 0, 0], 'b': [0, 1, 0], 'c': [0, 0, 1], 'd': [0, 1, 0.5]}\n\
          pickle.dump({key: np.array(vector, 'f4') for key, vector in vectors.items()}, open('cache.pkl', 'wb'))",
     );
+    let hint = "forkyard artifact import cache.pkl cache.safetensors";
+    space.run(&["artifact", "info", "cache.pkl"]).expect(0).says(hint);
     let ended = space.run(&["artifact", "import", "cache.pkl", "cache.npy"]).expect(0);
     let said = String::from_utf8_lossy(&ended.stdout).into_owned();
     assert_eq!(said, "cache.npy: vectors, float32, 4 x 3\ncache.keys.jsonl: 4 keys, each with its row\n");

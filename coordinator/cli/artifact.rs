@@ -25,6 +25,13 @@ pub(super) fn info(file: &Path, format: Option<&str>, json: bool) -> Result<Exit
     // Hashed for this once: there may be no store to remember it in.
     let digest = artifact.digest(&mut DigestMemo::open(Path::new(""))).map_err(problem)?;
     let parts = artifact.parts().map_err(|error| Failure::new(Exit::Artifact, error))?;
+    if entry.format == Format::Raw && importer::may_import(file) {
+        let (file, made) = (file.display(), file.with_extension("safetensors"));
+        eprintln!(
+            "bytes, as far as forkyard knows; for the arrays in it: forkyard artifact import {file} {}",
+            made.display()
+        );
+    }
     let mut out = std::io::stdout().lock();
     printed(if json {
         let mut fields = artifact.event(digest);

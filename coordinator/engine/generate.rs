@@ -21,8 +21,8 @@ impl Engine<'_> {
     /// Takes over the nodes that a finished one lists.
     pub(super) fn generate(&mut self, node: NodeId) -> Result<(), Unknown> {
         let json = self.own_result(node)?;
-        let Listed { nodes: list } = serde_json::from_slice(&json)
-            .map_err(|error| format!("`$nodes` is a list of nodes: {error}"))?;
+        let Listed { nodes: list } =
+            serde_json::from_slice(&json).map_err(|error| format!("`$nodes` is a list of nodes: {error}"))?;
         if list.is_empty() {
             return Ok(());
         }
