@@ -3,7 +3,7 @@
 //!
 //! A node sees what its ancestors wrote. It hands on what it saw and what it wrote itself.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use forkyard_shared::arena::ArenaWriter;
 use forkyard_shared::context::{Context, Rank};
@@ -17,6 +17,7 @@ use super::evaluate::Unknown;
 use crate::context_file::Vars;
 use crate::nodes::{Item, Origin};
 use crate::plan::{Flow, Plan};
+use crate::schedule;
 use crate::state::{State, Ticket};
 
 /// The contexts of a run.
@@ -220,10 +221,48 @@ impl Engine<'_> {
         if let Some(item) = self.nodes.item(node) {
             parents.push(self.context(item.of)?);
         }
-        parents.extend(self.handed(self.starts_from(node)));
+        let starts_from = self.starts_from(node);
+        parents.extend(self.handed(starts_from.iter().copied()));
         let context = self.contexts.state.join(&parents).map_err(|error| error.to_string())?;
+        let context = self.with_released(context, starts_from)?;
         self.contexts.seen.insert(node, context);
         Ok(context)
+    }
+
+    /// What a node that runs again, because its result was lost, has seen before: what those that it starts from handed on
+    /// may be released by now, but what nodes have written stays. Claimed in place of `context`.
+    fn with_released(&mut self, context: Context, starts_from: Vec<NodeId>) -> Result<Context, Unknown> {
+        let is_released = |engine: &Self, node: &NodeId| {
+            !engine.contexts.handed.contains_key(node)
+                && matches!(engine.scheduler.state(*node), schedule::State::Settled(_))
+        };
+        let mut before: Vec<NodeId> = starts_from;
+        before.retain(|node| is_released(self, node));
+        if before.is_empty() {
+            return Ok(context);
+        }
+        let (mut seen, mut writers, mut handed) = (HashSet::new(), Vec::new(), vec![context]);
+        while let Some(node) = before.pop() {
+            if !seen.insert(node) {
+                continue;
+            }
+            if !is_released(self, &node) {
+                handed.extend(self.handed([node]));
+                continue;
+            }
+            writers.extend(self.rank(node));
+            before.extend(self.starts_from(node));
+            before.extend(self.all_units(node));
+            match self.nodes.item(node) {
+                Some(Item { of, .. }) => before.extend(self.starts_from(of)),
+                None => before.extend(self.nodes.flow(node).and_then(Flow::each)),
+            }
+        }
+        let base = self.contexts.state.join(&handed).map_err(|error| error.to_string())?;
+        self.contexts.state.release(context);
+        let whole = self.contexts.state.with_writers(base, &writers).map_err(|error| error.to_string());
+        self.contexts.state.release(base);
+        Ok(whole?)
     }
 
     /// The variable `name` as a node sees it, as JSON.

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use super::core::Engine;
 use crate::attempts::Trouble;
-use crate::places::{self, Killing, Life, Place};
+use crate::places::{self, Killing, Life};
 use crate::pool::Event;
 use crate::report::Ran;
 use crate::run::{Ending, RunError};
@@ -74,7 +74,8 @@ impl Engine<'_> {
         for node in nodes {
             self.give_back(node);
         }
-        if !self.state.places.iter().any(Place::is_alive) {
+        // Others may just have died, and are asked for again.
+        if !self.state.places.iter().any(|place| place.is_alive() || place.life == Life::Empty) {
             return Err(RunError::Pool(format!("the system refuses to start even one worker: {error}")));
         }
         self.report.say(&format!("the system refuses worker {}: {error}; going on with fewer", worker.0));

@@ -140,7 +140,7 @@ impl Family {
 
     /// The next item to make, if there is one now.
     fn next(&mut self) -> Option<u32> {
-        if self.stopped {
+        if self.stopped || self.closed {
             return None;
         }
         let next = self.items.len() as u32;

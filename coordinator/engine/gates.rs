@@ -180,6 +180,8 @@ impl Engine<'_> {
         let waiting: Vec<NodeId> =
             self.state.gates.gates.iter_mut().flat_map(|gate| std::mem::take(&mut gate.waiting)).collect();
         let for_memory = self.state.admission.clear();
+        // They have passed their gates, and pass them once more.
+        for_memory.iter().for_each(|node| self.leave(*node));
         waiting.into_iter().chain(for_memory).for_each(|node| self.scheduler.release(node));
     }
 }

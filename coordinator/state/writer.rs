@@ -1,6 +1,6 @@
 //! The one writer of the state: joins contexts, adds what nodes wrote, and gives contexts their digests.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use forkyard_shared::arena::{ArenaError, ArenaWriter};
 use forkyard_shared::context::{
@@ -21,7 +21,8 @@ pub struct State {
     arena: ArenaWriter,
     sets: Sets,
     epochs: Epochs,
-    wrote: HashSet<Rank>,
+    /// Who has written, and where; nothing of whom there was no room for.
+    wrote: HashMap<Rank, Option<u64>>,
     /// The digests of sets that live.
     digests: HashMap<u64, Digest>,
 }
@@ -33,7 +34,7 @@ impl State {
             arena,
             sets: Sets::default(),
             epochs: Epochs::default(),
-            wrote: HashSet::new(),
+            wrote: HashMap::new(),
             digests: HashMap::new(),
         }
     }
@@ -100,18 +101,38 @@ impl State {
         if let Some((key, value)) = writes.iter().find(long) {
             return Err(StateError::TooLong { key: (*key).into(), bytes: value.map_or(0, <[u8]>::len) });
         }
-        if !self.wrote.insert(rank) {
+        if self.wrote.contains_key(&rank) {
             return Err(StateError::WrittenTwice(rank));
         }
+        self.wrote.insert(rank, None);
         let diff = self.put(rank, &writes)?;
+        self.wrote.insert(rank, Some(diff));
         let context = self.sets.union(&mut self.arena, base.0, Link::Leaf(diff).word())?;
         claim(&mut self.arena, context);
         Ok(Context(context))
     }
 
+    /// The context that sees what `base` sees and what these have written, claimed for the caller. Who has not written
+    /// is no writer.
+    ///
+    /// # Errors
+    /// When the arena is full.
+    pub fn with_writers(&mut self, base: Context, ranks: &[Rank]) -> Result<Context, ArenaError> {
+        self.retain(base);
+        let mut context = base;
+        let diffs: Vec<u64> = ranks.iter().filter_map(|rank| *self.wrote.get(rank)?).collect();
+        for diff in diffs {
+            let union = self.sets.union(&mut self.arena, context.0, Link::Leaf(diff).word())?;
+            claim(&mut self.arena, union);
+            self.release(context);
+            context = Context(union);
+        }
+        Ok(context)
+    }
+
     /// Whether a writer of this rank has written.
     pub fn has_written(&self, rank: Rank) -> bool {
-        self.wrote.contains(&rank)
+        self.wrote.contains_key(&rank)
     }
 
     /// Puts the diff of a writer, and adds its entries to the versions of their keys.

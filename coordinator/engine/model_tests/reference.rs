@@ -41,6 +41,8 @@ struct Fate {
     nulls: bool,
     /// The run stopped before all its ancestors had ended: what was set by then is a matter of time.
     unsure: bool,
+    /// It may have been done once: its result was lost, and the run stopped before it was there again.
+    was_done: bool,
 }
 
 impl Fate {
@@ -55,6 +57,7 @@ impl Fate {
             chosen: None,
             nulls: false,
             unsure: false,
+            was_done: false,
         }
     }
 
@@ -188,7 +191,9 @@ impl World<'_> {
         } else {
             None
         };
+        let stops = self.draining || self.facts.interrupted;
         let mut fate = match (plain, &node.parts) {
+            _ if needs.iter().any(|need| fate_of(need).was_done) => self.after_lost(node, seen)?,
             (Some(outcome), _) => {
                 let mut allowed = vec![outcome];
                 if leader_blocks.is_some() {
@@ -247,8 +252,8 @@ impl World<'_> {
             fate.chosen = chosen(node, &fate.value);
         }
         let is_done = fate.is_done();
-        fate.unsure =
-            unsure || fate.outcome == Outcome::Cancelled && (self.draining || self.facts.interrupted);
+        fate.unsure = unsure || fate.outcome == Outcome::Cancelled && stops;
+        fate.was_done |= fate.outcome == Outcome::Cancelled && stops && self.case.weather.loss;
         fate.nulls = node.policy == Some(Policy::Null);
         self.fates.insert(node.id, fate);
         if is_done {
@@ -258,6 +263,19 @@ impl World<'_> {
             }
         }
         Ok(())
+    }
+
+    /// A node after one that may have been done once: whether it saw that one's result is a matter of time.
+    fn after_lost(&mut self, node: &Node, seen: Seen) -> Result<Fate, String> {
+        let id = node.name();
+        let Some(&outcome) = self.facts.outcomes.get(&id) else {
+            return Err(format!("nothing became of {id}"));
+        };
+        let part = format!("{id}[");
+        let parts = self.facts.outcomes.keys().filter(|name| name.starts_with(&part)).count();
+        self.told += 1 + parts;
+        let value = self.facts.values.get(&id).cloned().unwrap_or_default();
+        Ok(Fate { value, was_done: true, unsure: true, ..Fate::of(outcome, seen) })
     }
 
     /// Whether a race of this node came to something else, so that nobody may have waited for this one.

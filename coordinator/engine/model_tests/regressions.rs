@@ -142,6 +142,58 @@ fn nodes_made_while_the_run_stops_are_cancelled() {
     holds(vec![failing(node(0)), Node { makes: made, ..node(1) }], |case| case.stops = true);
 }
 
+/// Seeds 107743, 127423 and 189842: who waited for memory when the run began to stop passed its gate twice.
+#[test]
+fn who_waits_for_memory_stands_in_its_gate_once() {
+    let big = |node: Node| Node { memory: Some(86), ..node };
+    let waits = Node { after_any: true, group: Some(0), ..items(node(1), 3) };
+    holds(vec![big(failing(node(0))), big(waits)], |case| {
+        (case.stops, case.weather.workers, case.weather.budget) = (true, 3, Some(99));
+        case.weather.task_us = 20_000;
+    });
+}
+
+/// Seed 157433: in a run that stops an item came into being after the node that it is one of had been settled.
+#[test]
+fn what_is_settled_makes_no_more_items() {
+    let leader =
+        Node { scripts: [failing(node(0)).scripts[0].clone(), Script::default()], ..items(node(0), 4) };
+    let follower = |id, of| Node { parts: Parts::Each(of), ..node(id) };
+    let last = Node { after_any: true, ..follower(2, 1) };
+    holds(vec![leader, follower(1, 0), last], |case| {
+        (case.max_failures, case.weather.task_us) = (Some(1), 20_000);
+    });
+}
+
+/// Seed 25314: a node that follows the items of another one came when one of these ran again, because its result was
+/// lost: it had no item for it.
+#[test]
+fn an_item_that_runs_again_has_followers_that_come_later() {
+    let mut nodes = vec![items(node(0), 3)];
+    nodes.extend((1..6).map(|id| reads(id, &[Term::Result(0)])));
+    nodes.push(Node { parts: Parts::Each(0), order: vec![1], ..reads(6, &[Term::Item]) });
+    holds(nodes, |case| case.weather.loss = true);
+}
+
+/// Seed 54464: a node that ran again because its result was lost saw the state as if nobody before it had written.
+#[test]
+fn a_node_that_runs_again_sees_what_it_saw() {
+    let writer = Node { writes: Some(2), ..node(0) };
+    let mut nodes = vec![writer, node(1), reads(2, &[Term::Result(0), Term::Var(2)])];
+    nodes.extend((3..9).map(|id| Node { order: vec![id - 1], ..reads(id, &[Term::Result(2)]) }));
+    holds(nodes, |case| case.weather.loss = true);
+}
+
+/// Seed 206365: a worker was refused when all others had just died, and the run ended.
+#[test]
+fn a_refusal_ends_a_run_only_if_nobody_can_be_asked_for() {
+    let late = Script { acts: vec![Act::Late], never: false };
+    let late = |id| Node { has_timeout: true, scripts: [late.clone(), late.clone()], ..node(id) };
+    holds((0..6).map(late).collect(), |case| {
+        (case.weather.workers, case.weather.latency_us, case.weather.refusals) = (3, 5000, true);
+    });
+}
+
 /// Seed 4371: a run that stops let go who waited for an identical node that was still to run. Then that one waited for
 /// them, in the gate that they had to pass.
 #[test]
