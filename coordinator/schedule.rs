@@ -471,6 +471,10 @@ impl<'g> Scheduler<'g> {
         assert_eq!(self.state(node), State::Taken, "BUG: node {} is released but was not taken", node.0);
         self.at[node.index()].state = State::Waiting;
         self.taken -= 1;
+        if self.is_draining(node) {
+            // Also if it waits: nobody comes by once more.
+            return self.leave_out(node);
+        }
         self.enter_if_ready(node);
     }
 

@@ -184,6 +184,17 @@ fn a_node_that_runs_again_sees_what_it_saw() {
     holds(nodes, |case| case.weather.loss = true);
 }
 
+/// Seed 28347: a node waited for an identical one when what both need was lost; the run stopped, and let go of it.
+#[test]
+fn who_is_let_go_while_the_run_stops_is_cancelled() {
+    let mut nodes = vec![node(0), Node { whole: Some(0), ..failing(node(1)) }];
+    nodes.extend((2..8).map(|id| Node { twin: 2, order: vec![0], ..node(id) }));
+    nodes.push(Node { whole: Some(0), ..failing(node(8)) });
+    holds(nodes, |case| {
+        (case.stops, case.weather.loss, case.weather.workers) = (true, true, 1);
+    });
+}
+
 /// Seed 206365: a worker was refused when all others had just died, and the run ended.
 #[test]
 fn a_refusal_ends_a_run_only_if_nobody_can_be_asked_for() {
