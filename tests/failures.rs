@@ -34,6 +34,9 @@ fn hanging(id: &str, more: &str) -> String {
     shell(id, "setsid sleep 1000 & (setsid sleep 1000 &); touch up; sleep 1000", more)
 }
 
+/// Results are not committed before the end of the run, but for dear ones.
+const LATE: &str = "[run]\ncommit = { every = 1000, within = \"10m\" }\n";
+
 /// A command whose output cannot be packed; another number makes another output.
 fn noise(number: u32) -> String {
     format!(
@@ -272,8 +275,8 @@ fn one_ctrl_c_lets_what_runs_finish() {
 
 #[test]
 fn two_ctrl_c_stop_at_once_and_keep_what_had_arrived() {
-    let space =
-        Space::with(&[noop("a", ""), hanging("b", "needs = [\"a\"]"), noop("c", "needs = [\"b\"]")].concat());
+    let nodes = [noop("a", ""), hanging("b", "needs = [\"a\"]"), noop("c", "needs = [\"b\"]")];
+    let space = Space::with(&format!("{LATE}{}", nodes.concat()));
     let mut run = space.start_until_up();
     run.signal(Signal::SIGINT);
     run.says("once more to stop now");
@@ -354,8 +357,8 @@ fn a_zygote_that_is_stopped_does_not_keep_us() {
 
 #[test]
 fn the_death_of_the_zygote_ends_the_run_in_order() {
-    let space =
-        Space::with(&[noop("a", ""), hanging("b", "needs = [\"a\"]"), noop("c", "needs = [\"b\"]")].concat());
+    let nodes = [noop("a", ""), hanging("b", "needs = [\"a\"]"), noop("c", "needs = [\"b\"]")];
+    let space = Space::with(&format!("{LATE}{}", nodes.concat()));
     let run = space.start_until_up();
     send(run.zygote(), Signal::SIGKILL);
     let ended = run.end().expect(70).says("the zygote, the process that forks the workers, was killed");
@@ -389,8 +392,7 @@ fn nothing_survives_the_coordinator_and_the_next_run_resumes() {
 fn a_dear_result_is_durable_before_the_window_says_so() {
     // It takes longer than 10 ms; the declared window would be ten minutes.
     let dear = "[[node]]\nid = \"a\"\nop = \"spin\"\nparams = { seconds = 0.05 }\n";
-    let settings = "[run]\ncommit = { every = 1000, within = \"10m\" }\n";
-    let space = Space::with(&[settings, dear, &waiting("b", "needs = [\"a\"]")].concat());
+    let space = Space::with(&[LATE, dear, &waiting("b", "needs = [\"a\"]")].concat());
     let run = space.start_until_up();
     space.wait_until_durable("a");
     run.signal(Signal::SIGKILL);

@@ -148,7 +148,7 @@ pub(crate) const LOOK: Ordering = Acquire;
 
 /// Where marks are: a byte for each word of the file, by which debug builds check every read (see
 /// [`GrowingFile::keep_marks`]). So far into the file that it never grows there; nothing in between takes memory.
-const MARKS_AT: usize = RANGE_MAX_BYTES / 2;
+const MARKS_AT: usize = RANGE_MAX_BYTES / 4;
 /// The word that says whether there are marks: the last one of the first page.
 const HAS_MARKS_AT: u64 = PAGE_BYTES as u64 - 8;
 /// The first word of a block, and each other one; what is neither is 0.
