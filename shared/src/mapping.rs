@@ -254,17 +254,21 @@ impl ArenaReader {
         }
     }
 
+    fn has_room_for_marks(&self) -> bool {
+        self.0.len() >= MARKS_AT + MARKS_AT / 8
+    }
+
     /// The marks of the words that bytes are in, which are there; none if none are kept.
     fn marks(&self, at: u64, len: usize) -> &[AtomicU8] {
         // SAFETY: the first page is backed from the start, as above.
         let has_marks = unsafe { &*self.0.as_ptr().add(HAS_MARKS_AT as usize).cast::<Word>() }.get() != 0;
-        if !has_marks || len == 0 {
+        if !has_marks || len == 0 || !self.has_room_for_marks() {
             return &[];
         }
         let (first, last) = (at as usize / 8, (at as usize + len - 1) / 8);
-        // SAFETY: `keep_marks` has found room for the marks of all that the file grows to in the mapping of its maker,
-        // and readers of other processes have the same limits, or fail to map that much; marks are backed before what
-        // they are of is (`grow`). They are atomics, so that changes are no data race.
+        // SAFETY: the file never grows beyond MARKS_AT (`max_bytes`), so its marks are inside the mapping, as was just
+        // looked; they are backed before the length says that what they are of is (`grow`), which the caller has
+        // looked at. They are atomics, so that changes are no data race.
         unsafe { std::slice::from_raw_parts(self.0.as_ptr().add(MARKS_AT + first).cast(), last - first + 1) }
     }
 }
@@ -308,7 +312,7 @@ impl GrowingFile {
     /// From now on only what was marked as a block may be read, by anybody; in builds without debug assertions nobody looks.
     /// Where there is no room for marks, there are none.
     pub fn keep_marks(&mut self) -> io::Result<()> {
-        if self.reader.0.len() >= MARKS_AT + MARKS_AT / 8 {
+        if self.reader.has_room_for_marks() {
             self.back_marks(0, self.reader.backed_bytes())?;
             self.has_marks = true;
             self.raw_store(HAS_MARKS_AT, 1);
