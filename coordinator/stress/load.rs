@@ -266,7 +266,7 @@ impl Maker {
         self.once("kill", quarter, 25, json!({ "signal": 9 }), steady(quarter));
         self.once("fail", quarter, 5, json!({ "panic": "on purpose" }), twice(steady(quarter)));
         let hangs = json!({ "concurrency": hang_at_once, "priority": 1, "timeout": "1s" });
-        self.once("hang", late, 1, json!({ "hang": 60 }), twice(hangs));
+        self.once("hang", late, 1, json!({ "hang": 3600 }), twice(hangs));
         self.items("noop", "noop", noops, steady(noops));
     }
 
