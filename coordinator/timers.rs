@@ -42,6 +42,12 @@ impl Timers {
         if *at <= now { self.0.pop().map(|Reverse((_, timer))| timer) } else { None }
     }
 
+    /// How many there are, but for those of single nodes.
+    #[cfg(test)]
+    pub fn count(&self) -> usize {
+        self.0.iter().filter(|Reverse((_, timer))| !matches!(timer, Timer::Retry(_))).count()
+    }
+
     /// How long nothing is due.
     pub fn wait(&self, now: Instant) -> Option<Duration> {
         self.0.peek().map(|Reverse((at, _))| at.saturating_duration_since(now))

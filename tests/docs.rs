@@ -1,5 +1,8 @@
-//! The examples in `docs/manifest.md`: each is a complete manifest, and does what it says.
+//! The examples in `docs/manifest.md`: each is a complete manifest, and does what it says. The tests that
+//! `docs/reliability.md` names: each is there.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
@@ -59,4 +62,32 @@ fn what_the_manual_says_of_results_is_so() {
         }
     }
     assert!(told >= 10, "only {told} results are told");
+}
+
+#[test]
+fn every_test_that_a_promise_names_is_there() {
+    let page = include_str!("../docs/reliability.md");
+    // Of what stands between backticks, tests are what has so long a name.
+    let is_test = |word: &&str| {
+        word.matches('_').count() >= 3
+            && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
+    let named: BTreeSet<&str> = page.split('`').filter(is_test).collect();
+    assert!(named.len() >= 30, "{named:?}");
+    let mut sources = String::new();
+    for dir in ["tests", "coordinator", "worker", "shared"] {
+        read_sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join(dir), &mut sources);
+    }
+    let missing: Vec<_> = named.iter().filter(|name| !sources.contains(&format!("fn {name}("))).collect();
+    assert!(missing.is_empty(), "no such tests: {missing:?}");
+}
+
+fn read_sources(dir: &Path, sources: &mut String) {
+    for path in fs::read_dir(dir).unwrap().flatten().map(|entry| entry.path()) {
+        if path.is_dir() {
+            read_sources(&path, sources);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            *sources += &fs::read_to_string(&path).unwrap();
+        }
+    }
 }

@@ -34,6 +34,9 @@ fn hanging(id: &str, more: &str) -> String {
     shell(id, "setsid sleep 1000 & (setsid sleep 1000 &); touch up; sleep 1000", more)
 }
 
+/// Results are not committed before the end of the run, but for dear ones.
+const LATE: &str = "[run]\ncommit = { every = 1000, within = \"10m\" }\n";
+
 /// A command whose output cannot be packed; another number makes another output.
 fn noise(number: u32) -> String {
     format!(
@@ -168,12 +171,15 @@ fn a_worker_that_dies_is_replaced_and_its_node_runs_again() {
 
 #[test]
 fn the_rest_of_a_dead_workers_batch_is_unharmed() {
-    let mut nodes: Vec<String> = (0..300).map(|n| noop(&format!("n{n}"), "")).collect();
-    nodes.insert(150, crash("x", "signal = 9"));
+    // The first of an op goes alone, whatever it is: these are known when the rest begins, so that it goes together.
+    let known = |node: String| format!("{node}priority = 2\n");
+    let mut nodes = vec![known(crash("known", "times = 0")), known(noop("n", ""))];
+    nodes.push(format!("{}priority = 1\n", crash("x", "signal = 9")));
+    nodes.extend((0..300).map(|n| noop(&format!("n{n}"), "")));
     let space = Space::with(&nodes.concat());
     let ended = space.run_also(&["--keep-going", "--workers", "1"], 1);
     let summary = ended.summary();
-    assert_eq!((&summary["ran"], &summary["failed"]), (&300.into(), &1.into()));
+    assert_eq!((&summary["ran"], &summary["failed"]), (&302.into(), &1.into()));
     let others = ended.events_named("node_finished").into_iter().filter(|event| event["node"] != "x");
     assert!(others.into_iter().all(|event| event["attempt"] == 1), "a neighbour was blamed");
 }
@@ -223,23 +229,29 @@ fn a_node_that_kills_worker_after_worker_is_poison() {
 
 #[test]
 fn a_task_that_overruns_is_timed_out_and_its_neighbours_are_not() {
+    // What it is sent together with: how long these ops take is known by then.
     let mut nodes = String::from(
-        "[[node]]\nid = \"late\"\nop = \"sleep\"\nparams = { seconds = 1000 }\ntimeout = \"200ms\"\n",
+        "[[node]]\nid = \"late\"\nop = \"sleep\"\nparams = { seconds = 1000 }\ntimeout = \"200ms\"\npriority = 1\n[[node]]\nid = \"known\"\nop = \"sleep\"\nparams = { seconds = 0 }\npriority = 2\n",
     );
+    nodes += &noop("n", "priority = 2");
     nodes.extend((0..50).map(|n| noop(&format!("n{n}"), "")));
     let space = Space::with(&nodes);
     let ended = space.run_also(&["--keep-going", "--workers", "1"], 1);
-    assert_eq!((&ended.node("late")["outcome"], &ended.summary()["ran"]), (&"timed_out".into(), &50.into()));
+    assert_eq!((&ended.node("late")["outcome"], &ended.summary()["ran"]), (&"timed_out".into(), &52.into()));
     assert_eq!(error(&ended, "late"), "it ran for more than its timeout of 200 ms");
     assert_eq!(ended.summary()["timed_out"], 1);
 }
 
 #[test]
 fn everything_below_a_command_that_overruns_is_killed() {
-    let space = Space::with(&hanging("a", "timeout = \"500ms\"\nretry = { attempts = 2 }"));
+    // Two that left its session; the second attempt looks for those of the first, which must be gone when it begins.
+    let script = "for p in $(cat pids); do kill -0 $p && echo $p >> left; done; setsid sleep 1000 & echo $! >> pids; (setsid sleep 1000 & echo $! >> pids); sleep 1000";
+    let space = Space::with(&shell("a", script, "timeout = \"500ms\"\nretry = { attempts = 2 }"));
+    space.write("pids", "");
     let ended = space.run_manifest(1);
     assert_eq!((ended.outcomes().as_str(), &ended.node("a")["attempt"]), ("a=timed_out", &2.into()));
-    assert!(space.path("up").exists(), "it never came to hang");
+    assert!(space.text("pids").lines().count() >= 2, "it never came to hang");
+    assert_eq!(space.text("left"), "", "these lived when the next attempt began");
     assert!(space.processes().is_empty(), "left behind: {:?}", space.processes());
     // Scratch directories of killed workers are cleared by the next run.
     space.write("m.toml", noop("b", ""));
@@ -263,8 +275,8 @@ fn one_ctrl_c_lets_what_runs_finish() {
 
 #[test]
 fn two_ctrl_c_stop_at_once_and_keep_what_had_arrived() {
-    let space =
-        Space::with(&[noop("a", ""), hanging("b", "needs = [\"a\"]"), noop("c", "needs = [\"b\"]")].concat());
+    let nodes = [noop("a", ""), hanging("b", "needs = [\"a\"]"), noop("c", "needs = [\"b\"]")];
+    let space = Space::with(&format!("{LATE}{}", nodes.concat()));
     let mut run = space.start_until_up();
     run.signal(Signal::SIGINT);
     run.says("once more to stop now");
@@ -345,8 +357,8 @@ fn a_zygote_that_is_stopped_does_not_keep_us() {
 
 #[test]
 fn the_death_of_the_zygote_ends_the_run_in_order() {
-    let space =
-        Space::with(&[noop("a", ""), hanging("b", "needs = [\"a\"]"), noop("c", "needs = [\"b\"]")].concat());
+    let nodes = [noop("a", ""), hanging("b", "needs = [\"a\"]"), noop("c", "needs = [\"b\"]")];
+    let space = Space::with(&format!("{LATE}{}", nodes.concat()));
     let run = space.start_until_up();
     send(run.zygote(), Signal::SIGKILL);
     let ended = run.end().expect(70).says("the zygote, the process that forks the workers, was killed");
@@ -380,8 +392,7 @@ fn nothing_survives_the_coordinator_and_the_next_run_resumes() {
 fn a_dear_result_is_durable_before_the_window_says_so() {
     // It takes longer than 10 ms; the declared window would be ten minutes.
     let dear = "[[node]]\nid = \"a\"\nop = \"spin\"\nparams = { seconds = 0.05 }\n";
-    let settings = "[run]\ncommit = { every = 1000, within = \"10m\" }\n";
-    let space = Space::with(&[settings, dear, &waiting("b", "needs = [\"a\"]")].concat());
+    let space = Space::with(&[LATE, dear, &waiting("b", "needs = [\"a\"]")].concat());
     let run = space.start_until_up();
     space.wait_until_durable("a");
     run.signal(Signal::SIGKILL);

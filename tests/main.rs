@@ -6,7 +6,7 @@ mod artifacts; // files that are mapped: what is refused, what the ops on them r
 mod broken; // manifests that are refused: the text and what is said of it, one table
 mod chaos; // killed at random moments, by scripts/chaos
 mod control; // commands around a run: --failed, cancel, pause, resume
-mod docs; // the examples in docs/manifest.md
+mod docs; // the examples in docs/manifest.md; the tests that docs/reliability.md names
 mod doctor; // what the machine allows, and what is said when that is too little
 mod export; // results as tables for other programs
 mod failures; // one test named after each row of the table of failures in docs/design.md

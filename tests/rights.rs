@@ -81,20 +81,43 @@ fn a_store_that_others_can_change_is_refused() {
     assert_eq!(fs::metadata(space.path(".forkyard/lock")).unwrap().mtime(), before);
 }
 
-/// Looks at the process that started it: what that has mapped and open, what it may become, and whether it can be written to.
+/// Looks at the process that started it: what that has mapped and open, what it may become, with whom it could speak. Then
+/// tries to change whatever lies in memory that it shares.
 const SPY: &str = r#"
-import json, os
+import json, mmap, os
 worker = os.getppid()
 maps = [line.split(None, 5) for line in open(f"/proc/{worker}/maps")]
 shared = sorted({line[5].strip() for line in maps if line[1][1] == "w" and line[1][3] == "s"})
-files = {}
+unix = {line.split()[6]: line.split()[7:] for line in open(f"/proc/{worker}/net/unix")}
+
+def tries(path):
+    for how in (os.O_RDWR, os.O_WRONLY, os.O_RDWR | os.O_TRUNC):
+        try:
+            file = os.open(path, how)
+        except PermissionError:
+            continue
+        for change in (lambda: os.pwrite(file, b"x", 0), lambda: mmap.mmap(file, 4096), lambda: os.ftruncate(file, 0)):
+            try:
+                change()
+                yield how
+            except (PermissionError, OSError):
+                pass
+        os.close(file)
+
+writable, tried, changed, strangers = set(), set(), set(), set()
 for number in os.listdir(f"/proc/{worker}/fd"):
     path = os.readlink(f"/proc/{worker}/fd/{number}")
     info = dict(line.split(":", 1) for line in open(f"/proc/{worker}/fdinfo/{number}") if ":" in line)
-    if int(info["flags"], 8) & 3 and number not in "012":
-        files[path] = 1
+    if int(info["flags"], 8) & 3 and int(number) > 2:
+        writable.add(path)
+    if path.startswith("/memfd:") and path != "/memfd:forkyard-pulse (deleted)":
+        tried.add(path)
+        changed.update((path, how) for how in tries(f"/proc/{worker}/fd/{number}"))
+    if path.startswith("socket:") and unix.get(path[8:-1]) != []:
+        strangers.add(path)
 status = dict(line.split(":", 1) for line in open(f"/proc/{worker}/status"))
-print(json.dumps({"shared": shared, "writable": sorted(files), "no_new_privs": int(status["NoNewPrivs"])}))
+print(json.dumps({"shared": shared, "writable": sorted(writable), "tried": sorted(tried), "changed": sorted(changed),
+                  "strangers": sorted(strangers), "no_new_privs": int(status["NoNewPrivs"])}))
 "#;
 
 #[test]
@@ -127,6 +150,11 @@ output = "json"
     assert_eq!(seen["no_new_privs"], 1, "{seen}");
     // The page on which it says what it does. Not the arena, an artifact, a value.
     assert_eq!(seen["shared"], serde_json::json!(["/memfd:forkyard-pulse (deleted)"]), "{seen}");
+    // What it holds of memory is sealed, however it is opened. (The arena is mapped; it holds no descriptor of that.)
+    let sealed = ["/memfd:forkyard-artifact (deleted)"];
+    assert_eq!((&seen["tried"], &seen["changed"]), (&sealed[..].into(), &serde_json::json!([])), "{seen}");
+    // Sockets without a name, to the coordinator and the zygote: none that leads elsewhere.
+    assert_eq!(seen["strangers"], serde_json::json!([]), "{seen}");
     let store = space.path(".forkyard").canonicalize().unwrap();
     for path in seen["writable"].as_array().unwrap().iter().map(|path| path.as_str().unwrap()) {
         let harmless = path.starts_with("socket:")
@@ -134,9 +162,33 @@ output = "json"
             || path.starts_with("anon_inode:")
             || path.starts_with("/proc/")
             || path == "/memfd:forkyard-pulse (deleted)"
+            || sealed.contains(&path)
             || path == "/dev/null"
             || Path::new(path) == store.join("lock")
             || Path::new(path).starts_with(store.join("tmp"));
         assert!(harmless, "a worker can write to {path}: {seen}");
     }
+}
+
+#[test]
+fn ids_that_look_like_paths_lead_nowhere() {
+    let ids = ["../../up", "/etc/passwd", "a/../b", "."];
+    let node = |id| {
+        let script = format!("echo '{id}' > $FORKYARD_SCRATCH/out; echo log >&2");
+        format!(
+            "[[node]]\nid = \"{id}\"\nop = \"exec\"\nrun = [\"sh\", \"-c\", \"{script}\"]\noutput = \"out\"\n"
+        )
+    };
+    let space = Space::new();
+    fs::create_dir(space.path("in")).unwrap();
+    space.write("in/m.toml", ids.map(node).concat());
+    let store = ["--store", "in/store"];
+    space.run(&[&store[..], &["run", "in/m.toml"]].concat()).expect(0);
+    for id in ids {
+        let of_node = |command: &[&str]| space.run(&[&store[..], command, &[id]].concat()).expect(0).stdout;
+        assert_eq!(of_node(&["results", "cat"]), format!("{id}\n").as_bytes());
+        assert_eq!(of_node(&["logs"]), b"log\n", "{id}");
+    }
+    let found = fs::read_dir(space.path("")).unwrap().flatten().map(|entry| entry.file_name());
+    assert_eq!(found.collect::<Vec<_>>(), ["in"], "there is something outside of the store");
 }

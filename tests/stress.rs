@@ -44,6 +44,16 @@ fn so_many_tasks_are_run_to_their_end() {
 }
 
 #[test]
+fn nodes_that_crash_hang_and_fail_once_all_end_after_exactly_so_many_attempts() {
+    let report = stress(&["trouble", "--tasks", "20000", "--workers", "40"]);
+    let evidence = report["promises"][0]["evidence"].as_str().expect("text");
+    // The items of four nodes, and these; no other number would do.
+    assert_eq!(evidence, "20,004 nodes ended, 0 not begun in time");
+    // Each that crashed or hung has cost a worker.
+    assert!(report["figures"]["forks"].as_f64() > Some(200.0 + 200.0), "{report}");
+}
+
+#[test]
 fn each_profile_measures_its_own() {
     for (profile, tasks, figures) in [
         ("throughput", "500", &["nodes_per_s"][..]),

@@ -340,8 +340,9 @@ impl Lines {
     }
 
     fn until(&mut self, wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+        let end = Instant::now() + 2 * DEADLINE;
         loop {
-            let Ok(line) = self.new.recv_timeout(DEADLINE) else {
+            let Ok(line) = self.new.recv_timeout(patience(end)) else {
                 panic!("the line never came; these did:\n{}", String::from_utf8_lossy(&self.seen));
             };
             self.seen.extend(&line);
@@ -353,8 +354,9 @@ impl Lines {
 
     /// Everything, when the pipe is closed.
     fn rest(&mut self) -> Vec<u8> {
+        let end = Instant::now() + 2 * DEADLINE;
         loop {
-            match self.new.recv_timeout(DEADLINE) {
+            match self.new.recv_timeout(patience(end)) {
                 Ok(line) => self.seen.extend(&line),
                 Err(mpsc::RecvTimeoutError::Disconnected) => return std::mem::take(&mut self.seen),
                 Err(mpsc::RecvTimeoutError::Timeout) => {
@@ -363,6 +365,11 @@ impl Lines {
             }
         }
     }
+}
+
+/// How long to wait for the next line: one that says something for ever is not listened to for ever.
+fn patience(end: Instant) -> Duration {
+    DEADLINE.min(end.saturating_duration_since(Instant::now()))
 }
 
 /// Waits for something that cannot be waited for otherwise.

@@ -8,7 +8,7 @@ use forkyard_shared::ids::NodeId;
 
 use super::core::Engine;
 use crate::plan::{GroupLimits, Plan};
-use crate::timers::Timer;
+use crate::timers::{Timer, Timers};
 
 /// All gates of a run.
 #[derive(Default)]
@@ -27,12 +27,15 @@ struct Gate {
     next_start: Option<Instant>,
     /// In the order of arrival.
     waiting: VecDeque<NodeId>,
+    /// When it is looked at, if it is.
+    looked_at: Option<Instant>,
 }
 
 impl Gates {
     /// Takes note of the gates of a plan whose first node has this number.
     pub fn know(&mut self, plan: &Plan, first: usize) {
-        let gate = |limits| Gate { limits, inside: 0, next_start: None, waiting: VecDeque::new() };
+        let gate =
+            |limits| Gate { limits, inside: 0, next_start: None, waiting: VecDeque::new(), looked_at: None };
         if self.gates.is_empty() {
             // Those of groups come first; they are the same for all plans of a run.
             self.gates.extend(plan.groups.iter().map(|(_, limits)| gate(*limits)));
@@ -53,6 +56,10 @@ impl Gates {
 
 #[cfg(test)]
 impl Gates {
+    pub fn len(&self) -> usize {
+        self.gates.len()
+    }
+
     /// Every gate has as many inside as have passed it, and no more than it lets; who waits at any.
     pub fn sanity_check(&self, declared: impl Fn(NodeId) -> NodeId) -> impl Iterator<Item = NodeId> {
         let mut inside = vec![0; self.gates.len()];
@@ -77,6 +84,14 @@ impl Gate {
     }
 }
 
+/// Looks at a gate then, unless it is looked at before: one timer a gate is enough, however many wait there.
+fn watch(gate: &mut Gate, at: usize, opens: Instant, timers: &mut Timers) {
+    if gate.looked_at.is_none_or(|before| opens < before) {
+        gate.looked_at = Some(opens);
+        timers.set(opens, Timer::Gate(at));
+    }
+}
+
 impl Engine<'_> {
     /// The node has no stored result: it runs as soon as its gates let it.
     pub(super) fn must_run(&mut self, node: NodeId) {
@@ -91,7 +106,7 @@ impl Engine<'_> {
                 continue;
             }
             if let Some(opens) = opens {
-                self.state.timers.set(opens, Timer::Gate(at));
+                watch(&mut gates.gates[at], at, opens, &mut self.state.timers);
             }
             let waiting = &mut gates.gates[at].waiting;
             // One that has been inside before, and comes back, does not queue up again.
@@ -135,6 +150,13 @@ impl Engine<'_> {
         }
     }
 
+    /// A gate may open now, unless an earlier timer has come first, and set another one if that was needed.
+    pub(super) fn gate_is_due(&mut self, at: usize, now: Instant) {
+        if self.state.gates.gates[at].looked_at.take_if(|due| *due <= now).is_some() {
+            self.let_in(at);
+        }
+    }
+
     /// Lets those through that may.
     pub(super) fn let_in(&mut self, at: usize) {
         let now = self.pool.now();
@@ -144,7 +166,9 @@ impl Engine<'_> {
             let opens = own.iter().map(|at| gates.gates[*at].opens(now));
             match opens.collect::<Option<Vec<Instant>>>().and_then(|all| all.into_iter().max()) {
                 Some(opens) if opens <= now => {}
-                Some(opens) => return self.state.timers.set(opens, Timer::Gate(at)),
+                Some(opens) => {
+                    return watch(&mut self.state.gates.gates[at], at, opens, &mut self.state.timers);
+                }
                 // Another one of its gates is full: it waits there, and holds up nobody here.
                 None => {
                     match own.iter().find(|other| **other != at && gates.gates[**other].opens(now).is_none())

@@ -29,7 +29,7 @@ impl Engine<'_> {
                         self.give_back(node);
                     }
                 }
-                Timer::Gate(at) => self.let_in(at),
+                Timer::Gate(at) => self.gate_is_due(at, now),
                 Timer::Share => {
                     self.state.sharing = false;
                     if self.scheduler.runnable() == 0 && self.has_idle_and_behind() {

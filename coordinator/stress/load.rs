@@ -99,7 +99,7 @@ impl Load {
                 maker.items("noop", "noop", tasks - layered, json!({}));
             }
             Profile::Latency => maker.chain(tasks(20e3).min(CHAIN_MAX)),
-            Profile::Fork => maker.crashes("crash", tasks(3e3), 1, json!({ "status": 3 }), json!({})),
+            Profile::Fork => maker.once("crash", tasks(3e3), 1, json!({ "status": 3 }), json!({})),
             Profile::Memory => {
                 artifact_bytes = matrix(&site.path("matrix.npy"), &mut seed)?;
                 // At most one for two workers, so that others run beside them.
@@ -124,6 +124,7 @@ impl Load {
                 let mean = 2 * RESULT_MAX / 19;
                 maker.bytes(tasks(3e3).min(DISK_MAX / mean), &length, RESULT_MAX, None, json!({}));
             }
+            Profile::Trouble => maker.trouble(tasks(20e3), workers, &mut seed),
             Profile::Mixed => {
                 bytes(&site.path("bytes"), BYTES, &mut seed)?;
                 artifact_bytes = BYTES;
@@ -224,8 +225,8 @@ impl Maker {
         self.one_by_one("chain", count);
     }
 
-    /// Nodes of which one in so many ends its worker once.
-    fn crashes(&mut self, id: &'static str, count: u64, one_in: u64, mut params: Value, more: Value) {
+    /// Nodes of which one in so many goes wrong once.
+    fn once(&mut self, id: &'static str, count: u64, one_in: u64, mut params: Value, more: Value) {
         params["times"] = format!("{{{{ 1 if item % {one_in} == 0 else 0 }}}}").into();
         let rare = vec![Rare { one_in, first: 0, outcome: Outcome::Ran, attempt: 2 }];
         self.with_rare(id, "crash", count, rare, with(more, "params", params));
@@ -250,6 +251,25 @@ impl Maker {
         );
     }
 
+    /// Of all nodes one in a hundred ends its worker once, one in a hundred runs into its time limit once, and five in a hundred
+    /// fail once. Those that hang take half of the workers; the others begin at such a rate that all last as long.
+    fn trouble(&mut self, tasks: u64, workers: usize, seed: &mut Seed) {
+        let layered = (tasks / 10).min(LAYERED_MAX);
+        let quarter = (tasks / 4).max(1);
+        let late = (tasks / 100).max(1);
+        let noops = tasks.saturating_sub(layered + 2 * quarter + late).max(1);
+        let hang_at_once = workers.div_ceil(2);
+        let seconds = late.div_ceil(hang_at_once as u64);
+        let steady = |count: u64| json!({ "rate": format!("{}/s", count.div_ceil(seconds)) });
+        let twice = |more: Value| with(more, "retry", json!({ "attempts": 2 }));
+        self.layers(layered, seed);
+        self.once("kill", quarter, 25, json!({ "signal": 9 }), steady(quarter));
+        self.once("fail", quarter, 5, json!({ "panic": "on purpose" }), twice(steady(quarter)));
+        let hangs = json!({ "concurrency": hang_at_once, "priority": 1, "timeout": "1s" });
+        self.once("hang", late, 1, json!({ "hang": 3600 }), twice(hangs));
+        self.items("noop", "noop", noops, steady(noops));
+    }
+
     /// All of it: families of one size, of which a few nodes each are under way, so that they keep pace; what is rare is
     /// spread over them. In all one node in a hundred ends its worker.
     fn mixed(&mut self, tasks: u64, workers: usize, seed: &mut Seed) {
@@ -260,8 +280,8 @@ impl Maker {
         let some = |priority: i32| json!({ "concurrency": 8 * workers, "priority": priority });
         self.first_of_each();
         self.layers(layered, seed);
-        self.crashes("crash", each, 21, json!({ "status": 3 }), some(3));
-        self.crashes("kill", each, 21, json!({ "signal": 9 }), some(3));
+        self.once("crash", each, 21, json!({ "status": 3 }), some(3));
+        self.once("kill", each, 21, json!({ "signal": 9 }), some(3));
         let sleep = json!({ "seconds": format!("{{{{ 60 if item % {LATE} == 11 else 0.001 if item % 25 == 0 else 0 }}}}") });
         let late = vec![Rare { one_in: LATE, first: 11, outcome: Outcome::TimedOut, attempt: 1 }];
         let sleeps = with(with(some(7), "timeout", "1s".into()), "on_item_failure", "null".into());

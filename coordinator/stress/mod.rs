@@ -41,6 +41,8 @@ pub(crate) enum Profile {
     Fork,
     /// Results of all sizes
     Store,
+    /// Nodes that end their worker, hang or fail once
+    Trouble,
     /// All of that
     Mixed,
 }
@@ -53,6 +55,7 @@ impl Profile {
             Profile::Throughput => "throughput",
             Profile::Fork => "fork",
             Profile::Store => "store",
+            Profile::Trouble => "trouble",
             Profile::Mixed => "mixed",
         }
     }
@@ -232,7 +235,7 @@ impl Told<'_> {
                 figures.push(figure("minor_faults", tree.minor_faults as f64));
                 figures.push(figure("major_faults", tree.major_faults as f64));
             }
-            Profile::Latency | Profile::Throughput | Profile::Mixed => {}
+            Profile::Latency | Profile::Throughput | Profile::Trouble | Profile::Mixed => {}
         }
         figures.retain(|figure| figure.floor.is_none_or(|floor| self.floors.get(floor).is_some()));
         figures

@@ -8,8 +8,8 @@ use std::io;
 use std::ops::Deref;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{
-    AtomicU64,
-    Ordering::{Acquire, Release},
+    AtomicU8, AtomicU64, Ordering,
+    Ordering::{Acquire, Relaxed, Release},
 };
 
 use memmap2::{Advice, Mmap, MmapOptions, MmapRaw};
@@ -140,6 +140,21 @@ impl Deref for PulsePage {
 const RANGE_MAX_BYTES: usize = 64 << 30;
 const RANGE_MIN_BYTES: usize = 256 << 20;
 
+/// How a word is stored that leads to something new, and how one is loaded that may lead somewhere. A test of all that
+/// can happen in between goes by these (`arena/publication_tests.rs`).
+pub(crate) const PUBLISH: Ordering = Release;
+/// The other half.
+pub(crate) const LOOK: Ordering = Acquire;
+
+/// Where marks are: a byte for each word of the file, by which debug builds check every read (see
+/// [`GrowingFile::keep_marks`]). So far into the file that it never grows there; nothing in between takes memory.
+const MARKS_AT: usize = RANGE_MAX_BYTES / 4;
+/// The word that says whether there are marks: the last one of the first page.
+const HAS_MARKS_AT: u64 = PAGE_BYTES as u64 - 8;
+/// The first word of a block, and each other one; what is neither is 0.
+const BLOCK: u8 = 1;
+const REST: u8 = 2;
+
 /// A word of shared memory: read by everybody, written by the one [`GrowingFile`] behind it.
 #[repr(transparent)]
 pub struct Word(AtomicU64);
@@ -148,7 +163,7 @@ impl Word {
     /// What it holds now. Everything written before it was stored is seen too.
     #[inline]
     pub fn get(&self) -> u64 {
-        self.0.load(Acquire)
+        self.0.load(LOOK)
     }
 }
 
@@ -189,6 +204,7 @@ impl ArenaReader {
         if !at.is_multiple_of(8) || !self.holds(at, len) {
             return Err(ArenaError::NoSuchPlace { at, len });
         }
+        self.expect_block(at, len);
         // SAFETY: the words are inside the mapping, aligned, and backed: the length only grows, and the
         // file is sealed against shrinking. They are atomics, so that changes are no data race.
         Ok(unsafe { std::slice::from_raw_parts(self.0.as_ptr().add(at as usize).cast(), count) })
@@ -212,6 +228,7 @@ impl ArenaReader {
         if !self.holds(at, len) {
             return Err(ArenaError::NoSuchPlace { at, len });
         }
+        self.expect_block(at, len);
         // SAFETY: the bytes are inside the mapping and backed, as above. That they stay is the promise
         // of whoever recycles them; what is left when it is broken is said at the type.
         Ok(unsafe { std::slice::from_raw_parts(self.0.as_ptr().add(at as usize), len) })
@@ -221,12 +238,46 @@ impl ArenaReader {
     fn holds(&self, at: u64, len: usize) -> bool {
         at.checked_add(len as u64).is_some_and(|end| end <= self.backed_bytes())
     }
+
+    /// In debug builds: these bytes, which are there, must be all of one block or a part of one.
+    #[inline]
+    fn expect_block(&self, at: u64, len: usize) {
+        if cfg!(debug_assertions) && len > 0 {
+            let (first, rest) =
+                self.marks(at, len).split_first().map_or((None, &[][..]), |(a, b)| (Some(a), b));
+            let is_block = first.is_none_or(|first| first.load(Relaxed) != 0)
+                && rest.iter().all(|mark| mark.load(Relaxed) == REST);
+            assert!(
+                is_block,
+                "BUG: {len} bytes read at {at} of the arena, which are not in one living block"
+            );
+        }
+    }
+
+    fn has_room_for_marks(&self) -> bool {
+        self.0.len() >= MARKS_AT + MARKS_AT / 8
+    }
+
+    /// The marks of the words that bytes are in, which are there; none if none are kept.
+    fn marks(&self, at: u64, len: usize) -> &[AtomicU8] {
+        // SAFETY: the first page is backed from the start, as above.
+        let has_marks = unsafe { &*self.0.as_ptr().add(HAS_MARKS_AT as usize).cast::<Word>() }.get() != 0;
+        if !has_marks || len == 0 || !self.has_room_for_marks() {
+            return &[];
+        }
+        let (first, last) = (at as usize / 8, (at as usize + len - 1) / 8);
+        // SAFETY: the file never grows beyond MARKS_AT (`max_bytes`), so its marks are inside the mapping, as was just
+        // looked; they are backed before the length says that what they are of is (`grow`), which the caller has
+        // looked at. They are atomics, so that changes are no data race.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().add(MARKS_AT + first).cast(), last - first + 1) }
+    }
 }
 
 /// A memory file that grows under its mappings, and that only the process which made it can write.
 pub struct GrowingFile {
     file: File,
     reader: ArenaReader,
+    has_marks: bool,
 }
 
 impl GrowingFile {
@@ -237,7 +288,7 @@ impl GrowingFile {
         // Mapped before it is sealed: afterwards nobody can map it writable, not even its maker.
         let reader = reserve(|len| MmapOptions::new().len(len).map_raw(&file)).map(ArenaReader)?;
         fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_FUTURE_WRITE | SealFlag::F_SEAL_SHRINK))?;
-        let new = GrowingFile { file, reader };
+        let new = GrowingFile { file, reader, has_marks: false };
         new.publish(PAGE_BYTES as u64);
         Ok(new)
     }
@@ -255,7 +306,67 @@ impl GrowingFile {
 
     /// The length it cannot outgrow.
     pub fn max_bytes(&self) -> u64 {
-        self.reader.0.len() as u64
+        if self.has_marks { MARKS_AT as u64 } else { self.reader.0.len() as u64 }
+    }
+
+    /// From now on only what was marked as a block may be read, by anybody; in builds without debug assertions nobody looks.
+    /// Where there is no room for marks, there are none.
+    pub fn keep_marks(&mut self) -> io::Result<()> {
+        if self.reader.has_room_for_marks() {
+            self.back_marks(0, self.reader.backed_bytes())?;
+            self.has_marks = true;
+            self.raw_store(HAS_MARKS_AT, 1);
+        }
+        Ok(())
+    }
+
+    fn back_marks(&self, start: u64, end: u64) -> io::Result<()> {
+        let (from, to) = (MARKS_AT as u64 + start / 8, MARKS_AT as u64 + end.div_ceil(8));
+        Ok(fallocate(&self.file, FallocateFlags::empty(), from as i64, (to - from) as i64)?)
+    }
+
+    /// Marks bytes as one block.
+    ///
+    /// # Panics
+    /// When there is one.
+    pub fn mark(&mut self, at: u64, len: u64) {
+        assert_eq!(self.ends_of(at, len), (0, 0), "BUG: a block at {at}, where there is one");
+        self.write_marks(at, len, (BLOCK, REST));
+    }
+
+    /// They are no block any more.
+    ///
+    /// # Panics
+    /// When they were none.
+    pub fn unmark(&mut self, at: u64, len: u64) {
+        let words = if len > 8 { (BLOCK, REST) } else { (BLOCK, BLOCK) };
+        let after = (at + len).next_multiple_of(8);
+        let goes_on = after < self.reader.backed_bytes() && self.ends_of(after, 8).0 == REST;
+        let is_block = self.ends_of(at, len) == words && !goes_on;
+        assert!(!self.has_marks || is_block, "BUG: {len} bytes at {at} are no block");
+        self.write_marks(at, len, (0, 0));
+    }
+
+    /// The marks of the first and the last word of these bytes.
+    fn ends_of(&self, at: u64, len: u64) -> (u8, u8) {
+        assert!(self.reader.holds(at, len as usize), "BUG: a block of {len} bytes at {at}");
+        let marks = self.reader.marks(at, len as usize);
+        let of = |mark: Option<&AtomicU8>| mark.map_or(0, |mark| mark.load(Relaxed));
+        (of(marks.first()), of(marks.last()))
+    }
+
+    fn write_marks(&mut self, at: u64, len: u64, (first, rest): (u8, u8)) {
+        let marks = self.reader.marks(at, len as usize);
+        if marks.is_empty() {
+            return;
+        }
+        let place = marks.as_ptr().cast::<u8>().cast_mut();
+        // SAFETY: they are inside the mapping and backed (`marks`), and mapped writable by `new`. Nobody but this process
+        // writes here, and who looks at the marks of what is not its own block has a bug to be told of.
+        unsafe {
+            place.write_bytes(rest, marks.len());
+            place.write(first);
+        }
     }
 
     /// Backs it up to byte `end` with memory; what is new is zero.
@@ -266,6 +377,9 @@ impl GrowingFile {
         }
         if end > start {
             fallocate(&self.file, FallocateFlags::empty(), start as i64, (end - start) as i64)?;
+            if self.has_marks {
+                self.back_marks(start, end)?;
+            }
             self.publish(end);
         }
         Ok(())
@@ -303,7 +417,7 @@ impl GrowingFile {
     fn raw_store(&self, at: u64, value: u64) {
         // SAFETY: the callers have checked that the word is there, aligned and backed; `new` mapped it
         // writable; it is only ever accessed as an atomic.
-        unsafe { &*self.reader.0.as_mut_ptr().add(at as usize).cast::<AtomicU64>() }.store(value, Release);
+        unsafe { &*self.reader.0.as_mut_ptr().add(at as usize).cast::<AtomicU64>() }.store(value, PUBLISH);
     }
 }
 

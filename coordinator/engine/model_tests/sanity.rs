@@ -24,6 +24,10 @@ impl Engine<'_> {
                 held.for_each(|node| note(*node, "a worker"));
             }
         }
+        // One for whatever is waited for, and some that were set too late; not one for each that waits.
+        let (timers, most) =
+            (self.state.timers.count(), 16 + 4 * (self.state.places.len() + self.state.gates.len()));
+        assert!(timers <= most, "{timers} timers, {most} at the most");
         self.state.retries.iter().for_each(|node| note(*node, "the next attempt"));
         self.state.gates.sanity_check(|node| self.nodes.declared(node)).for_each(|node| note(node, "a gate"));
         self.state.admission.waiting().for_each(|node| note(node, "memory"));

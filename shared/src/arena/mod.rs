@@ -15,6 +15,8 @@
 
 mod blocks;
 mod error;
+#[cfg(test)]
+mod publication_tests;
 mod writer;
 
 pub use error::ArenaError;

@@ -6,7 +6,7 @@ use std::io;
 use std::ops::Deref;
 
 use super::blocks::Blocks;
-use super::{ArenaError, ArenaReader, SEGMENT_BYTES};
+use super::{ArenaError, ArenaReader, HEADER_BYTES, SEGMENT_BYTES};
 use crate::mapping::GrowingFile;
 
 /// The one writer of an arena.
@@ -24,6 +24,10 @@ impl ArenaWriter {
         let mut file = GrowingFile::new("forkyard-arena")?;
         let blocks = Blocks::new();
         file.grow(blocks.end_bytes())?;
+        if cfg!(debug_assertions) {
+            file.keep_marks()?;
+            file.mark(0, HEADER_BYTES);
+        }
         Ok(ArenaWriter { file, blocks })
     }
 
@@ -38,13 +42,21 @@ impl ArenaWriter {
     /// When there is no memory for it.
     pub fn alloc(&mut self, len: u64) -> Result<u64, ArenaError> {
         if let Some(at) = self.blocks.take(len) {
-            return Ok(at);
+            return Ok(self.marked(at, len));
         }
         let more = Blocks::segments_for(len);
         let end = self.blocks.end_bytes().saturating_add(more.saturating_mul(SEGMENT_BYTES));
         self.file.grow(end).map_err(|cause| ArenaError::Full { wanted_bytes: len, cause })?;
         self.blocks.add(more);
-        Ok(self.blocks.take(len).expect("BUG: new segments have room"))
+        let at = self.blocks.take(len).expect("BUG: new segments have room");
+        Ok(self.marked(at, len))
+    }
+
+    fn marked(&mut self, at: u64, len: u64) -> u64 {
+        if cfg!(debug_assertions) {
+            self.file.mark(at, len.max(1));
+        }
+        at
     }
 
     /// A new block that holds `bytes`.
@@ -90,6 +102,9 @@ impl ArenaWriter {
     /// # Panics
     /// When there is no such block.
     pub fn free(&mut self, at: u64, len: u64) {
+        if cfg!(debug_assertions) {
+            self.file.unmark(at, len.max(1));
+        }
         self.blocks.give_back(at, len);
     }
 
@@ -141,6 +156,29 @@ mod tests {
         assert_eq!(error.to_string(), format!("the arena has no 2 bytes at offset {}", beyond - 1));
         assert!(arena.load(beyond).is_err());
         assert!(arena.load(4097).is_err());
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    fn debug_builds_find_reads_of_what_is_no_living_block() {
+        let mut arena = ArenaWriter::new().unwrap();
+        let reader = ArenaReader::read_only(arena.file()).unwrap();
+        let (first, second, large) =
+            (arena.put(&[1; 24]).unwrap(), arena.put(&[2; 24]).unwrap(), arena.put(&[3; 2 << 20]).unwrap());
+        assert_eq!(second, first + 24);
+        let reads = |at: u64, len: usize| {
+            let read = || reader.bytes(at, len).map(<[u8]>::len).unwrap();
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)).is_ok()
+        };
+        assert!(reads(first, 24) && reads(first + 7, 17) && reads(large + 100, 1 << 20) && reads(0, 4096));
+        assert!(!reads(first, 25), "past its end, into another one");
+        assert!(!reads(second, 25), "past its end, into nothing");
+        arena.free(first, 24);
+        assert!(!reads(first, 1) && reads(second, 24), "freed");
+        assert_eq!(arena.put(&[4; 20]).unwrap(), first);
+        assert!(reads(first, 20) && reads(second, 24), "alive again");
+        let freed_wrong = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| arena.free(second, 16)));
+        assert!(freed_wrong.is_err(), "as shorter than it is");
     }
 
     #[test]

@@ -1,4 +1,6 @@
-//! `crash`: dies on purpose in the first so many attempts, for stress and tests.
+//! `crash`: dies or hangs on purpose in the first so many attempts, for stress and tests.
+
+use std::time::Duration;
 
 use forkyard_shared::sys;
 use nix::sys::signal::{Signal, raise};
@@ -12,6 +14,7 @@ pub(super) struct Crash;
 impl Op for Crash {
     fn signature(&self) -> Signature {
         const PARAMS: &[ParamSpec] = &[
+            ParamSpec::optional("hang", ParamKind::Seconds),
             ParamSpec::optional("panic", ParamKind::Text),
             ParamSpec::optional("signal", ParamKind::Count),
             ParamSpec::optional("status", ParamKind::Count),
@@ -30,6 +33,10 @@ impl Op for Crash {
             // The runtime takes the first SIGSEGV or SIGBUS for itself, and steps back.
             raise(signal)?;
             raise(signal)?;
+            return Ok(Output::null());
+        }
+        if let Some(seconds) = task.optional("hang")? {
+            std::thread::sleep(Duration::from_secs_f64(seconds));
             return Ok(Output::null());
         }
         if let Some(message) = task.optional::<String>("panic")? {
