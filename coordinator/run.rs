@@ -489,6 +489,9 @@ pub(crate) fn attach(
             }
             Some(Event::ZygoteGone) => return Err(RunError::ZygoteDied),
             Some(Event::Signal(signal)) => return Err(RunError::Interrupted(signal)),
+            Some(Event::Garbled(_, why)) => {
+                return Err(RunError::Internal(format!("a message from the pool makes no sense: {why}")));
+            }
             Some(Event::Message(_) | Event::Memory) | None => {}
         }
     }
@@ -511,6 +514,9 @@ fn start_python(plan: &Plan, pool: &Pool, report: &Report) -> Result<(), RunErro
             },
             Some(Event::ZygoteGone) => return Err(RunError::ZygoteDied),
             Some(Event::Signal(signal)) => return Err(RunError::Interrupted(signal)),
+            Some(Event::Garbled(_, why)) => {
+                return Err(RunError::Internal(format!("a message from the pool makes no sense: {why}")));
+            }
             Some(Event::Message(_) | Event::Memory) | None => {}
         }
     }
