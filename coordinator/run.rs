@@ -477,6 +477,7 @@ pub(crate) fn attach(
         tmp_dir: absolute(dir.tmp_dir()).map_err(pool_error)?,
         blobs_dir: absolute(dir.worker_blobs_dir(layout)).map_err(pool_error)?,
         secrets: plan.secrets.clone(),
+        max_result: plan.settings.max_result,
     };
     let setups = artifacts.iter().map(OpenArtifact::setup).collect::<Result<_, _>>().map_err(pool_error)?;
     pool.set_up(setup, (lock, arena), setups).map_err(pool_error)?;

@@ -28,9 +28,9 @@ impl Engine<'_> {
             ToCoordinator::Born(worker, _)
             | ToCoordinator::Python(worker, _)
             | ToCoordinator::LastWords(worker, _)
-            | ToCoordinator::Zygote(
-                FromZygote::Died { worker, .. } | FromZygote::ForkFailed(worker, _),
-            ) => *worker,
+            | ToCoordinator::Zygote(FromZygote::Died { worker, .. } | FromZygote::ForkFailed(worker, _)) => {
+                *worker
+            }
             ToCoordinator::Worker(message) => message.worker,
             ToCoordinator::Zygote(_) | ToCoordinator::Wake => return Ok(true),
         };
@@ -49,7 +49,9 @@ impl Engine<'_> {
             ToCoordinator::Born(_, pid) | ToCoordinator::Python(_, pid) if !self.may_be_in_the_pool(*pid) => {
                 "it calls itself a process that is not the pool's"
             }
-            ToCoordinator::LastWords(_, words) if words.len() > LOG_MAX_BYTES => "its last words are too many",
+            ToCoordinator::LastWords(_, words) if words.len() > LOG_MAX_BYTES => {
+                "its last words are too many"
+            }
             _ => return Ok(true),
         };
         self.distrust(worker, None, why.into());

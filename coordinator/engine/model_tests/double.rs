@@ -149,6 +149,11 @@ impl Double {
         double
     }
 
+    /// Whether there is such a place.
+    pub fn has(&self, worker: WorkerId) -> bool {
+        worker.index() < self.workers.len()
+    }
+
     fn later(&mut self, in_ns: u64, what: Happening) {
         self.next += 1;
         self.agenda.insert((self.now_ns + in_ns, self.next), what);
