@@ -110,6 +110,7 @@ impl Engine<'_> {
         let current = stuck.or(lied).or(current.filter(|current| place.holds(current.node)));
         let running = current.map(|current| current.node);
         let child = place.python;
+        let told = if let Life::Runs(pid) = place.life { Some(pid) } else { None };
         let (held, log) = (place.abandon(), std::mem::take(&mut place.last_words));
         if place.life != Life::Refused {
             place.life = Life::Empty;
@@ -123,7 +124,7 @@ impl Engine<'_> {
         let held_bytes = self.state.admission.seen(worker);
         self.state.admission.gone(worker);
         self.dir.clear_tmp(Some(pid));
-        [Some(pid), child].into_iter().flatten().for_each(|pid| self.pool.forget_worker(pid));
+        [Some(pid), told, child].into_iter().flatten().for_each(|pid| self.pool.forget_worker(pid));
         let place = &mut self.state.places[worker.index()];
         if killing == Some(Killing::Retired) {
             // It did nothing, and that it would end was told.

@@ -24,7 +24,7 @@ use crate::schedule::State;
 use crate::store::{Extra, NewResult, NewValue, Outcome};
 use crate::timers::Timer;
 
-/// Nobody waits longer, whatever a node asks for: a clock cannot say when that would be.
+/// The longest that a node may ask to wait: a clock cannot say when just anything would be.
 const LATEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl Engine<'_> {
@@ -408,11 +408,17 @@ impl Engine<'_> {
             let message = format!("it asked {} times to be run later: {why}", attempts::LATER_MAX);
             return self.give_up(node, Outcome::Failed, message, Some(ran), log);
         }
+        if wait > LATEST {
+            let seconds = wait.as_secs();
+            let message =
+                format!("it asked to be run again in {seconds} s, and a year is the longest: {why}");
+            return self.give_up(node, Outcome::Failed, message, Some(ran), log);
+        }
         if self.state.stopping || self.scheduler.is_draining(node) {
             return self.give_back(node);
         }
         self.state.retries.insert(node);
-        self.state.timers.set(self.pool.now() + wait.min(LATEST), Timer::Retry(node));
+        self.state.timers.set(self.pool.now() + wait, Timer::Retry(node));
     }
 
     /// An attempt went wrong: the node is tried again, or fails.

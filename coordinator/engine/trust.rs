@@ -38,9 +38,8 @@ impl Engine<'_> {
             return Err(RunError::Internal(format!("a message from the pool names worker {}", worker.0)));
         };
         let why = match message {
-            ToCoordinator::Zygote(FromZygote::Died { pid, .. }) => {
-                return Ok(!matches!(place.life, Life::Runs(known) if known != *pid));
-            }
+            // The zygote knows, whatever number the worker had told.
+            ToCoordinator::Zygote(FromZygote::Died { .. }) => return Ok(true),
             ToCoordinator::Zygote(_) => return Ok(place.life == Life::Asked),
             _ if !place.is_alive() || matches!(place.killing, Some(Killing::Distrusted(..))) => {
                 return Ok(false);

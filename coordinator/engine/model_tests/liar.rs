@@ -55,24 +55,8 @@ pub(crate) fn lie(dir: &Path, bytes: &[u8]) {
             })
             .clone()
     });
-    let (store_dir, canary) = (dir.join("store"), dir.join("canary"));
-    for dir in ["tmp", "blobs"] {
-        fs::create_dir_all(store_dir.join(dir)).expect("room for a store");
-    }
-    fs::write(&canary, CANARY).expect("room for a canary");
-    let store = Memory::in_dir(&store_dir);
-    let mut liar = Liar {
-        honest: Double::new(&case, u64::from(*number), store.clone()),
-        script: script.to_vec().into(),
-        next: VecDeque::new(),
-        tmp: store_dir.join("tmp"),
-        canary: canary.clone(),
-        pids: HashMap::new(),
-        files: 0,
-        rescues: 0,
-    };
-    let ended = run::with_hands(&case, plan, &store, &mut liar, |_, result| result);
-    match ended.expect("an engine") {
+    let (ended, store, _) = run_lying(dir, (&case, plan), script);
+    match ended {
         Ok(()) => {}
         // Nobody knows who has sent it.
         Err(RunError::Internal(why)) if why.starts_with("a message from the pool") => {}
@@ -80,9 +64,41 @@ pub(crate) fn lie(dir: &Path, bytes: &[u8]) {
         Err(error) => panic!("the run ended so: {error}"),
     }
     assert!(store.is_sound(), "a value is stored under another one's digest");
+}
+
+/// Runs a case whose messages are changed so: how it ended, what it has stored, and how many workers were ended for it.
+fn run_lying(
+    dir: &Path,
+    (case, plan): (&Case, &'static Plan),
+    script: &[u8],
+) -> (Result<(), RunError>, Memory, u32) {
+    let (store_dir, canary) = (dir.join("store"), dir.join("canary"));
+    for dir in ["tmp", "blobs"] {
+        fs::create_dir_all(store_dir.join(dir)).expect("room for a store");
+    }
+    fs::write(&canary, CANARY).expect("room for a canary");
+    let store = Memory::in_dir(&store_dir);
+    let mut liar = Liar {
+        honest: Double::new(case, 1, store.clone()),
+        script: script.to_vec().into(),
+        next: VecDeque::new(),
+        tmp: store_dir.join("tmp"),
+        canary: canary.clone(),
+        pids: HashMap::new(),
+        files: 0,
+        rescues: 0,
+        kills: 0,
+    };
+    let ended = run::with_hands(case, plan, &store, &mut liar, |engine, result| {
+        if super::is_told() {
+            engine.print();
+        }
+        result
+    });
     assert_eq!(fs::read(&canary).expect("the canary"), CANARY);
     assert_eq!(fs::read_dir(dir).expect("its directory").count(), 2, "a file came from somewhere");
     fs::remove_dir_all(&store_dir).ok();
+    (ended.expect("an engine"), store, liar.kills)
 }
 
 struct Liar {
@@ -95,6 +111,7 @@ struct Liar {
     pids: HashMap<WorkerId, u32>,
     files: u32,
     rescues: u32,
+    kills: u32,
 }
 
 impl Liar {
@@ -233,7 +250,11 @@ impl Liar {
             6 => completion.writes.push(("v0".into(), Some(b"{no json".to_vec()))),
             7 => completion.outcome = failed(Cause::Artifact(ArtifactId(self.number() as u32))),
             8 => completion.outcome = failed(Cause::Blob(digest)),
-            9 => completion.outcome = failed(Cause::Later(self.number())),
+            9 => {
+                // Soon, or never: what would come in a month does not come for the double.
+                let ms = self.number();
+                completion.outcome = failed(Cause::Later(if ms > u64::MAX >> 8 { ms } else { ms % 1000 }));
+            }
             10 => completion.outcome = failed(Cause::Suspect),
             11 => completion.outcome = failed(Cause::Cancelled),
             12 => {
@@ -377,6 +398,7 @@ impl Hands for Liar {
     }
 
     fn kill(&mut self, worker: WorkerId) {
+        self.kills += 1;
         self.honest.kill(worker);
     }
 
@@ -412,5 +434,73 @@ impl Hands for Liar {
 
     fn is_paused(&self) -> bool {
         self.honest.is_paused()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::case::Parts;
+    use super::*;
+
+    /// A case of one node that only returns something.
+    fn plain() -> Case {
+        let is_plain = |case: &Case| {
+            let [node] = case.nodes.as_slice() else { return false };
+            let acts = node.scripts.iter().any(|script| script.never || !script.acts.is_empty());
+            matches!(node.parts, Parts::One)
+                && !acts
+                && node.when.is_none()
+                && node.makes.is_empty()
+                && node.writes.is_none()
+                && node.reads.is_none()
+                && !node.uncached
+        };
+        let mut case = (0..).map(Case::of_seed).find(is_plain).expect("some seed makes one");
+        (case.max_crashes, case.weather.workers) = (3, 1);
+        (case.weather.deaths, case.weather.refusals, case.weather.pauses) = (false, false, false);
+        (case.weather.signals, case.weather.loss, case.weather.budget) = (0, false, None);
+        case
+    }
+
+    #[test]
+    fn who_says_what_cannot_be_true_is_ended_and_its_node_runs_again() {
+        let case = plain();
+        let plan = run::plan(&case).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let lie = |how: &[u8]| {
+            // The birth as it is; then the report of the node is changed, in its first completion.
+            let script = [&[0, 200, 200, 0], how].concat();
+            let (ended, store, kills) = run_lying(dir.path(), (&case, plan), &script);
+            ended.unwrap();
+            let values: Vec<_> = store.keys().into_iter().map(|key| (key, store.value(key))).collect();
+            (values, kills)
+        };
+        let (ended, store, kills) = run_lying(dir.path(), (&case, plan), &[]);
+        ended.unwrap();
+        let honest: Vec<_> = store.keys().into_iter().map(|key| (key, store.value(key))).collect();
+        assert_eq!((honest.len(), kills), (1, 0));
+        for (what, how) in [
+            ("another node", &[0, 7][..]),
+            ("no node at all", &[0, 200]),
+            ("a log that is too long", &[3, 205]),
+            ("variables that its op cannot set", &[5, 0, 1, 0]),
+            ("what is no JSON in a variable", &[6]),
+            ("an artifact that it does not name", &[7, 0]),
+            ("an error that is too long", &[12, 205]),
+            ("another digest", &[13, 0]),
+            ("a value that is too long", &[15, 205]),
+            ("a file above the store", &[17, 0]),
+            ("a file by its path", &[17, 1]),
+            ("a file beside tmp, from below", &[17, 2]),
+            ("a link", &[17, 3]),
+            ("a directory", &[17, 4]),
+            ("a file that is not there", &[17, 5]),
+            ("a file without a name", &[17, 6]),
+            ("a file of another length", &[17, 7, 5]),
+        ] {
+            let (values, kills) = lie(how);
+            assert_eq!(kills, 1, "{what}");
+            assert_eq!(values, honest, "{what}");
+        }
     }
 }
