@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn protocol() {
-        target("protocol", &corpus("protocol"), 60, super::protocol);
+        target("protocol", &corpus("protocol"), 4, super::protocol);
     }
 
     #[test]

@@ -58,7 +58,8 @@ impl Extra {
         if bytes.is_empty() {
             return Some(Extra::default());
         }
-        bincode::decode_from_slice(bytes, config::standard()).ok().map(|(extra, _)| extra)
+        let config = config::standard().with_limit::<EXTRA_MAX_BYTES>();
+        bincode::decode_from_slice(bytes, config).ok().map(|(extra, _)| extra)
     }
 }
 
@@ -72,6 +73,9 @@ pub(crate) enum Place {
     /// In a file under `blobs/`.
     File,
 }
+
+/// More than a node may write to the state.
+const EXTRA_MAX_BYTES: usize = 16 << 20;
 
 const VERSION: u8 = 1;
 const MORE: u8 = 4;
