@@ -48,7 +48,7 @@ fn a_function_that_returns_too_much_has_failed() {
 #[test]
 fn a_log_without_end_keeps_its_ends_and_meets_the_timeout() {
     let space = command("yes first-and-last >&2", "timeout = \"1s\"");
-    space.run_manifest(1).says("timeout of 1s");
+    space.run_manifest(1).says("timeout of 1.0 s");
     let space = command("yes line | head -c 100000000 >&2; echo the-end >&2; exit 3", "");
     space.run_manifest(1).says("the-end");
     let log = space.run(&["logs", "bomb"]).expect(0).stdout;
@@ -105,7 +105,7 @@ fn a_manifest_without_end_is_refused() {
         ("{% macro m(x) %}{{ m(x ~ x) }}{% endmacro %}{{ m('x') }}", "no tag `macro`"),
         (&nots, "inside each other"),
     ] {
-        let node = serde_json::json!({"id": "a", "op": "noop", "foreach": expression});
+        let node = serde_json::json!({"id": "a", "op": "value", "params": {"value": expression}});
         refused("m.jsonl", format!("{node}\n"), why);
     }
 }
