@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn database() {
-        target("database", &stored("store.db"), 1000, super::database);
+        target("database", &[stored("store.db"), vec![Vec::new()]].concat(), 1000, super::database);
     }
 
     #[test]

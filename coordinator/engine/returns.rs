@@ -24,9 +24,6 @@ use crate::schedule::State;
 use crate::store::{Extra, NewResult, NewValue, Outcome};
 use crate::timers::Timer;
 
-/// The longest that a node may ask to wait: a clock cannot say when just anything would be.
-const LATEST: Duration = Duration::from_secs(365 * 24 * 3600);
-
 impl Engine<'_> {
     pub(super) fn on_worker(&mut self, message: FromWorker) -> Result<(), RunError> {
         let FromWorker { worker, batch, done, returned, read } = message;
@@ -406,12 +403,6 @@ impl Engine<'_> {
     fn on_later(&mut self, node: NodeId, wait: Duration, why: String, ran: Ran, log: Vec<u8>) {
         if !self.state.attempts.may_wait(node) {
             let message = format!("it asked {} times to be run later: {why}", attempts::LATER_MAX);
-            return self.give_up(node, Outcome::Failed, message, Some(ran), log);
-        }
-        if wait > LATEST {
-            let seconds = wait.as_secs();
-            let message =
-                format!("it asked to be run again in {seconds} s, and a year is the longest: {why}");
             return self.give_up(node, Outcome::Failed, message, Some(ran), log);
         }
         if self.state.stopping || self.scheduler.is_draining(node) {

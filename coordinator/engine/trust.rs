@@ -20,6 +20,9 @@ use crate::run::RunError;
 /// No process takes so much, nor so long, nor waits for it: sums of such numbers fit theirs.
 const MOST: u64 = 1 << 50;
 
+/// The longest that a node may ask to wait, in milliseconds: `forkyard.RetryAfter` takes no more.
+const LATER_MAX_MS: u64 = 24 * 3600 * 1000;
+
 impl Engine<'_> {
     /// Whether a message can be acted upon: not if its sender cannot have sent it, or is about to be ended for a lie. One
     /// whose sender is nobody ends the run.
@@ -126,6 +129,7 @@ impl Engine<'_> {
                 Cause::Artifact(artifact) if !self.nodes.artifacts(*node).contains(&artifact) => {
                     Some("its node failed for an artifact that it does not name".into())
                 }
+                Cause::Later(ms) if ms > LATER_MAX_MS => Some(format!("it is to wait for {ms} ms")),
                 // It was alone.
                 Cause::Suspect if self.state.suspects.contains(node) => {
                     Some("it does not know which of one node has ended its process".into())

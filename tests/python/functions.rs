@@ -196,11 +196,3 @@ async def ask():
     assert_eq!(space.json("later"), json!([["the node whose function starte", [7, 7]]]));
     assert_eq!(space.json("ask"), json!([8]));
 }
-
-#[test]
-fn nobody_waits_for_longer_than_a_year() {
-    let functions =
-        "import forkyard\ndef never():\n    raise forkyard.RetryAfter(1e30, 'not in this life')\n";
-    let space = space(functions, "", &[call("a", "never", "")]);
-    space.run_manifest(1).says("a year is the longest: not in this life");
-}

@@ -487,6 +487,7 @@ mod tests {
             ("what is no JSON in a variable", &[6]),
             ("an artifact that it does not name", &[7, 0]),
             ("an error that is too long", &[12, 205]),
+            ("a wait for ever", &[9, 200]),
             ("another digest", &[13, 0]),
             ("a value that is too long", &[15, 205]),
             ("a file above the store", &[17, 0]),
