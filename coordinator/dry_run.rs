@@ -23,7 +23,7 @@ use crate::pool::Pool;
 use crate::report::{EventsWanted, Report, ReportOptions};
 use crate::run::{Limits, RunError, choose, open_artifacts, urgencies};
 use crate::schedule::{Scheduler, Urgency};
-use crate::store::{DigestMemo, Reader, StoreDir, Writer, latest_summary};
+use crate::store::{DigestMemo, Layout, Reader, StoreDir, StoreError, Writer, latest_summary};
 
 /// What a run would do with each node: those of the manifest, and the items that they consist of.
 pub(crate) struct DryRun {
@@ -100,9 +100,14 @@ impl DryRun {
         let digests = artifacts.iter().map(|artifact| artifact.digest(&mut memo)).collect::<Result<_, _>>();
         let keys = Keys::new(plan, ops, digests.map_err(RunError::Artifact)?, (memo, Early::none(plan)))
             .map_err(|error| RunError::Internal(format!("read our executable: {error}")))?;
-        // No store yet: everything would run.
-        let layout = dir.layout().unwrap_or_default();
-        let reader = Reader::look(&dir, 0).unwrap_or_else(|_| Reader::of_nothing(&dir, layout));
+        let (layout, reader) = match (dir.layout(), Reader::look(&dir, 0)) {
+            (Ok(layout), Ok(reader)) => (layout, reader),
+            // No store yet: everything would run.
+            (Err(StoreError::Missing(_)), _) => {
+                (Layout::default(), Reader::of_nothing(&dir, Layout::default()))
+            }
+            (Err(error), _) | (_, Err(error)) => return Err(RunError::Open(error)),
+        };
         let before = latest_summary(&dir.path).unwrap_or_default();
         let labels = plan.labels();
         let costs = || Costs::new(ops.names(), &labels, &before.learnt);

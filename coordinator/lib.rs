@@ -54,6 +54,9 @@ mod engine;
 mod export;
 mod expr;
 mod fields;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod graph;
 mod hands;
 mod importer;

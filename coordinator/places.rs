@@ -52,6 +52,8 @@ pub(crate) enum Killing {
     Limit(NodeId, String),
     /// It does nothing, and holds something.
     Retired,
+    /// It said what cannot be true, while it ran this node.
+    Distrusted(Option<NodeId>, String),
 }
 
 /// Whether there is a worker in a place.
@@ -155,6 +157,17 @@ impl Place {
         let taken = sent.nodes.split_off(keep);
         self.clear_if_done(slot);
         taken
+    }
+
+    /// Whether the worker may say that it ended this node: the next one of a batch, or one of those beside each other.
+    pub fn awaits(&self, batch: Option<u32>, node: NodeId) -> bool {
+        match batch {
+            Some(number) => {
+                let sent = self.slot_of(number).and_then(|slot| self.slots[slot].as_ref());
+                sent.and_then(Sent::running) == Some(node)
+            }
+            None => self.lanes.iter().any(|lane| lane.node == node),
+        }
     }
 
     /// The worker ended the next node of a batch: whether that is the one expected.

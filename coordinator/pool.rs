@@ -46,6 +46,8 @@ const END_PATIENCE: Duration = Duration::from_secs(10);
 /// What arrives.
 pub(crate) enum Event {
     Message(ToCoordinator),
+    /// One that makes no sense, why, and who seems to have sent it.
+    Garbled(Option<WorkerId>, String),
     /// Ctrl-C, or a polite kill.
     Signal(Signal),
     /// The kernel says that memory gets short.
@@ -245,7 +247,7 @@ impl Pool {
                 Ok(Some(self.noticed()))
             }
             Ok(message) => Ok(Some(Event::Message(message))),
-            Err(error) => Err(format!("a message from the pool makes no sense: {error}")),
+            Err(why) => Ok(Some(Event::Garbled(ToCoordinator::worker_in(&frame.0), why))),
         }
     }
 

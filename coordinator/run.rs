@@ -477,6 +477,7 @@ pub(crate) fn attach(
         tmp_dir: absolute(dir.tmp_dir()).map_err(pool_error)?,
         blobs_dir: absolute(dir.worker_blobs_dir(layout)).map_err(pool_error)?,
         secrets: plan.secrets.clone(),
+        max_result: plan.settings.max_result,
     };
     let setups = artifacts.iter().map(OpenArtifact::setup).collect::<Result<_, _>>().map_err(pool_error)?;
     pool.set_up(setup, (lock, arena), setups).map_err(pool_error)?;
@@ -489,6 +490,9 @@ pub(crate) fn attach(
             }
             Some(Event::ZygoteGone) => return Err(RunError::ZygoteDied),
             Some(Event::Signal(signal)) => return Err(RunError::Interrupted(signal)),
+            Some(Event::Garbled(_, why)) => {
+                return Err(RunError::Internal(format!("a message from the pool makes no sense: {why}")));
+            }
             Some(Event::Message(_) | Event::Memory) | None => {}
         }
     }
@@ -511,6 +515,9 @@ fn start_python(plan: &Plan, pool: &Pool, report: &Report) -> Result<(), RunErro
             },
             Some(Event::ZygoteGone) => return Err(RunError::ZygoteDied),
             Some(Event::Signal(signal)) => return Err(RunError::Interrupted(signal)),
+            Some(Event::Garbled(_, why)) => {
+                return Err(RunError::Internal(format!("a message from the pool makes no sense: {why}")));
+            }
             Some(Event::Message(_) | Event::Memory) | None => {}
         }
     }

@@ -1,6 +1,8 @@
-"""Writes the corpus, a few small files for each reader, with the formats' own libraries:
+"""Writes the corpus of the readers of artifacts, a few small files for each, with the formats' own libraries:
 
     pip install numpy safetensors pyarrow faiss-cpu ml_dtypes usearch; python make_corpus.py
+
+The other targets have what was written by hand, the examples of docs/manifest.md and the stores in tests/fixtures.
 """
 
 import json

@@ -584,9 +584,33 @@ fn a_store_of_a_newer_forkyard_is_refused() {
     let space = Space::with(&noop("a", ""));
     space.run_manifest(0);
     space.write(".forkyard/store.json", "{\"format\":99,\"what\":\"it brings\"}");
-    for args in [&RUN[..], &["results", "ls"]] {
-        space.run(args).expect(4).says("has format 99, this forkyard knows format 1");
+    for args in [
+        "run m.toml",
+        "run m.toml --failed",
+        "plan m.toml",
+        "tune m.toml",
+        "why m.toml a",
+        "runs",
+        "status",
+        "cancel",
+        "pause",
+        "logs a",
+        "results ls",
+        "results cat a",
+        "results export x.jsonl --format jsonl",
+        "store stat",
+        "store ls",
+        "store verify",
+        "store gc --keep-runs 1",
+        "context export",
+    ] {
+        let args: Vec<&str> = args.split(' ').collect();
+        let refused = space.run(&args).expect(4);
+        refused.says("has format 99, this forkyard knows format 1").says("use the forkyard that made it");
     }
+    // Nothing in it was touched.
+    space.write(".forkyard/store.json", "{\"format\":1,\"layout\":\"hybrid\"}");
+    assert_eq!(space.run_manifest(0).outcomes(), "a=cached");
 }
 
 // ---- two at once ----

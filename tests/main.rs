@@ -3,6 +3,7 @@
 
 mod agents; // examples/agent-tests: nobody is asked twice
 mod artifacts; // files that are mapped: what is refused, what the ops on them return, changes during a run
+mod bombs; // what never ends, or is far too much: the limit that it meets, and what is said
 mod broken; // manifests that are refused: the text and what is said of it, one table
 mod chaos; // killed at random moments, by scripts/chaos
 mod control; // commands around a run: --failed, cancel, pause, resume

@@ -425,6 +425,14 @@ fn a_store_of_format_1_is_read() {
         let space = Space::new();
         copy_dir(&fixtures.join(layout), &space.path(".forkyard"));
         space.write("m.toml", fs::read(fixtures.join("m.toml")).unwrap());
+        // The log of its runs, before another one is added.
+        let status = space.run(&["status", "--json"]).expect(0).events().remove(0);
+        assert_eq!((&status["state"], &status["counts"]["cached"]), (&"done".into(), &4.into()), "{layout}");
+        assert_eq!(space.run(&["runs", "--json"]).expect(0).events().len(), 2, "{layout}");
+        space.run(&["logs", "1", "small"]).expect(0);
+        let why = String::from_utf8(space.run(&["why", "m.toml", "sum"]).expect(0).stdout).unwrap();
+        assert!(why.starts_with("sum is cached"), "{layout}: {why}");
+        assert!(space.run(&["plan", "m.toml"]).expect(0).stdout.starts_with(b"4 nodes"), "{layout}");
         space.run(&["store", "verify"]).expect(0);
         assert_eq!(space.result_text("tiny"), "[1,2]", "{layout}");
         assert!(space.result_text("large").ends_with("\n12000\n"), "{layout}");

@@ -302,7 +302,7 @@ impl Engine<'_> {
         self.recall();
         loop {
             self.take_submitted()?;
-            #[cfg(test)]
+            #[cfg(any(test, fuzzing))]
             self.sanity_check();
             self.expand();
             self.look_up()?;
@@ -335,6 +335,7 @@ impl Engine<'_> {
             let limit = if more_to_look_up { Some(Duration::ZERO) } else { self.state.timers.wait(now) };
             match self.pool.next(limit).map_err(RunError::Internal)? {
                 Some(Event::Message(message)) => self.on_message(message)?,
+                Some(Event::Garbled(worker, why)) => self.on_garbled(worker, why)?,
                 Some(Event::Signal(signal)) => self.on_signal(signal),
                 Some(Event::Memory) => self.look_at_memory(self.pool.now()),
                 Some(Event::ZygoteGone) => return self.on_zygote_gone(),

@@ -46,7 +46,7 @@ impl Engine<'_> {
             return;
         }
         let (before, python) = (place.activity.take(), place.python);
-        let current = self.pool.pulse(worker).current();
+        let current = self.pool.pulse(worker).current().filter(|current| place.holds(current.node));
         let kind = current.as_ref().map(|current| self.costs.kind_of(&self.nodes, current.node));
         let is_short = |kind| self.costs.known(kind).is_some_and(|seconds| seconds < SHORT_SECONDS);
         if place.lanes.is_empty() && kind.is_none_or(is_short) {

@@ -21,6 +21,9 @@ const BARREN_MAX: u32 = 10;
 
 impl Engine<'_> {
     pub(super) fn on_message(&mut self, message: ToCoordinator) -> Result<(), RunError> {
+        if !self.hears(&message)? {
+            return Ok(());
+        }
         match message {
             ToCoordinator::Worker(message) => self.on_worker(message),
             ToCoordinator::Born(worker, pid) => {
@@ -93,6 +96,7 @@ impl Engine<'_> {
         let killing = place.killing.take();
         let killed_for = match &killing {
             Some(Killing::Node(node) | Killing::Memory(node, ..) | Killing::Limit(node, _)) => Some(*node),
+            Some(Killing::Distrusted(node, _)) => *node,
             Some(Killing::Everyone | Killing::Retired) | None => None,
         };
         // One of several beside each other for whose sake all were killed.
@@ -100,9 +104,14 @@ impl Engine<'_> {
             node: lane.node,
             started_ns: self.pool.now_ns().saturating_sub((self.pool.now() - lane.since).as_nanos() as u64),
         });
-        let current = stuck.or(current.filter(|current| place.holds(current.node)));
+        // What it was doing is nothing that one who is not trusted could tell.
+        let lied = matches!(killing, Some(Killing::Distrusted(..))).then_some(killed_for).flatten();
+        let lied = lied.filter(|node| place.holds(*node));
+        let lied = lied.map(|node| Current { node, started_ns: self.pool.now_ns() });
+        let current = stuck.or(lied).or(current.filter(|current| place.holds(current.node)));
         let running = current.map(|current| current.node);
         let child = place.python;
+        let told = if let Life::Runs(pid) = place.life { Some(pid) } else { None };
         let (held, log) = (place.abandon(), std::mem::take(&mut place.last_words));
         if place.life != Life::Refused {
             place.life = Life::Empty;
@@ -116,14 +125,14 @@ impl Engine<'_> {
         let held_bytes = self.state.admission.seen(worker);
         self.state.admission.gone(worker);
         self.dir.clear_tmp(Some(pid));
-        [Some(pid), child].into_iter().flatten().for_each(|pid| self.pool.forget_worker(pid));
+        [Some(pid), told, child].into_iter().flatten().for_each(|pid| self.pool.forget_worker(pid));
         let place = &mut self.state.places[worker.index()];
         if killing == Some(Killing::Retired) {
             // It did nothing, and that it would end was told.
             return Ok(());
         }
         // Those that we end say nothing of the place.
-        place.barren += u32::from(killing.is_none());
+        place.barren += u32::from(matches!(killing, None | Some(Killing::Distrusted(..))));
         if place.barren > BARREN_MAX && running.is_none() {
             return Err(RunError::Pool(format!(
                 "worker {} cannot live: it {end} {} times without finishing anything",
@@ -153,6 +162,10 @@ impl Engine<'_> {
             }
             Some(Killing::Limit(big, why)) if big == node => {
                 self.on_trouble(node, Trouble::Error, why, ran, log);
+            }
+            Some(Killing::Distrusted(Some(of), why)) if of == node => {
+                let message = format!("its worker was ended because it said what cannot be true: {why}");
+                self.on_trouble(node, Trouble::Crash, message, ran, log);
             }
             // Killed by us, because the user interrupted or because its neighbour was late.
             Some(_) => self.give_back(node),
@@ -231,8 +244,8 @@ impl Engine<'_> {
     /// What had arrived before the end is taken; then the run ends.
     pub(super) fn on_zygote_gone(&mut self) -> Result<(), RunError> {
         while let Some(event) = self.pool.next(Some(Duration::ZERO)).map_err(RunError::Internal)? {
-            if let Event::Message(ToCoordinator::Worker(message)) = event {
-                self.on_worker(message)?;
+            if let Event::Message(message @ ToCoordinator::Worker(_)) = event {
+                self.on_message(message)?;
             }
         }
         for worker in places::ids(&self.state.places) {

@@ -115,14 +115,9 @@ impl Engine<'_> {
     }
 
     /// A task that ran beside others has ended.
-    pub(super) fn on_lane(&mut self, worker: WorkerId, completion: Completion) -> Result<(), RunError> {
-        let Some(lane) = self.state.places[worker.index()].lane_ended(completion.node) else {
-            let node = completion.node.0;
-            return Err(RunError::Internal(format!(
-                "worker {} ended node {node}, which it did not have",
-                worker.0
-            )));
-        };
+    pub(super) fn on_lane(&mut self, worker: WorkerId, completion: Completion) {
+        let lane = self.state.places[worker.index()].lane_ended(completion.node);
+        let lane = lane.expect("BUG: it was looked at");
         let left = self.state.places[worker.index()].lanes.iter().map(|lane| self.memory_of(lane.node)).sum();
         self.state.admission.reserve(worker, left);
         // Whatever it makes of being given up, but for a result.
@@ -134,10 +129,9 @@ impl Engine<'_> {
                 let message = self.late(node);
                 self.on_trouble(node, Trouble::Timeout, message, Some(ran), log);
             }
-            return Ok(());
+            return;
         }
         self.on_completion(worker, completion);
-        Ok(())
     }
 
     /// Has coroutines that are late give up, and kills those that do not.

@@ -24,8 +24,8 @@ mod lanes;
 mod lineage;
 mod lookup;
 mod memory;
-#[cfg(test)]
-mod model_tests;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod model_tests;
 mod pause;
 mod publish;
 mod race;
@@ -36,6 +36,7 @@ mod sample;
 mod sharing;
 mod submitted;
 mod time;
+mod trust;
 mod watch;
 
 pub(crate) use contexts::{Contexts, StateRead};

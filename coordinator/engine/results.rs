@@ -293,7 +293,8 @@ impl Engine<'_> {
         }
         let prefix = format!("{}-list-{}", std::process::id(), node.0);
         let plain = self.layout == Layout::Sqlite || self.state.read_as_files.contains(&node);
-        let mut sink = Sink::new(&self.dir.tmp_dir(), &prefix, INLINE_MAX_BYTES, !plain);
+        let sink = Sink::new(&self.dir.tmp_dir(), &prefix, INLINE_MAX_BYTES, !plain);
+        let mut sink = sink.at_most(self.nodes.plan.settings.max_result);
         self.write_list(node, &mut sink)?;
         let io = |error: std::io::Error| {
             format!("write the list of results of {}: {error}", self.nodes.name(node))

@@ -27,28 +27,33 @@ use crate::timers::Timer;
 impl Engine<'_> {
     pub(super) fn on_worker(&mut self, message: FromWorker) -> Result<(), RunError> {
         let FromWorker { worker, batch, done, returned, read } = message;
+        let now_ns = self.pool.now_ns();
         self.keys.look_at_code();
         let Some(batch) = batch else {
             let place = &mut self.state.places[worker.index()];
             place.unread = place.unread.saturating_sub(read);
-            for completion in done {
+            for mut completion in done {
+                if let Some(why) = self.fault_in(worker, None, now_ns, &mut completion) {
+                    self.distrust(worker, Some(completion.node), why);
+                    return Ok(());
+                }
                 self.state.places[worker.index()].barren = 0;
-                self.on_lane(worker, completion)?;
+                self.on_lane(worker, completion);
             }
             self.retire(worker);
             return Ok(());
         };
-        self.fetch(done.iter().map(|completion| completion.node));
+        let known = self.nodes.len();
+        self.fetch(done.iter().map(|completion| completion.node).filter(|node| node.index() < known));
         // Before the completions: a node that is given back must be waiting when the one before it fails.
         self.return_nodes(worker, batch, usize::from(returned));
-        for completion in done {
-            if !self.state.places[worker.index()].ended(batch, completion.node) {
-                return Err(RunError::Internal(format!(
-                    "worker {} ended node {} out of turn",
-                    worker.0, completion.node.0
-                )));
+        for mut completion in done {
+            if let Some(why) = self.fault_in(worker, Some(batch), now_ns, &mut completion) {
+                self.distrust(worker, Some(completion.node), why);
+                return Ok(());
             }
             let place = &mut self.state.places[worker.index()];
+            place.ended(batch, completion.node);
             place.barren = 0;
             if let Some(fell_ns) = place.fell_ns.take() {
                 let ended_ns = completion.started_ns + completion.duration_ns;
@@ -332,6 +337,10 @@ impl Engine<'_> {
     pub(super) fn on_failure(&mut self, node: NodeId, failure: Failure, ran: Ran, log: Vec<u8>) {
         match failure.cause {
             Cause::Blob(digest) => {
+                if blob::check(&self.dir.worker_blobs_dir(self.layout), digest).is_ok() {
+                    let message = format!("{}; but it is whole", failure.message);
+                    return self.on_trouble(node, Trouble::Crash, message, Some(ran), log);
+                }
                 if self.forget_list(digest) {
                     // A list of items' results: it is put together again.
                     self.report.say(&format!("{}; it is put together again", failure.message));

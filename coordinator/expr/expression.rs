@@ -12,7 +12,7 @@ use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 
 use super::items::Items;
 use super::range::Range;
-use super::scan::{Piece, name_ids, pieces};
+use super::scan::{Piece, depth, name_ids, pieces};
 use super::scope::Scope;
 use super::{FUEL, LIMIT_BYTES, filters};
 
@@ -24,6 +24,8 @@ static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     environment.add_function("range", Range::call);
     filters::add_to(&mut environment);
     environment.remove_global("debug");
+    // With it a loop could double a text in each step, and steps are all that is counted.
+    environment.remove_global("namespace");
     environment
 });
 
@@ -43,6 +45,11 @@ enum Code {
     Mixed(minijinja::Template<'static, 'static>),
 }
 
+thread_local! {
+    /// A manifest from a machine may say the same a million times.
+    static KNOWN: RefCell<HashMap<String, Rc<Expression>>> = RefCell::default();
+}
+
 /// What an expression names.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Uses {
@@ -56,6 +63,12 @@ pub(crate) struct Uses {
     /// `item`, `index`, `result`, `history`, `last_output`.
     pub names: BTreeSet<&'static str>,
 }
+
+/// Operations inside each other, and tags in a text.
+const LIMIT_DEPTH: usize = 1000;
+
+/// Characters of an expression in a message.
+const SHOWN: usize = 500;
 
 /// The names that stand for one value each.
 const NAMES: [&str; 5] = ["item", "index", "result", "history", "last_output"];
@@ -72,10 +85,6 @@ impl Expression {
     /// # Errors
     /// What is wrong with it: its syntax, or a name that no expression knows.
     pub fn compile(text: &str) -> Result<Rc<Expression>, String> {
-        thread_local! {
-            /// A manifest from a machine may say the same a million times.
-            static KNOWN: RefCell<HashMap<String, Rc<Expression>>> = RefCell::default();
-        }
         if let Some(known) = KNOWN.with_borrow(|known| known.get(text).cloned()) {
             return Ok(known);
         }
@@ -86,6 +95,7 @@ impl Expression {
 
     fn new(text: &str) -> Result<Expression, String> {
         let pieces = pieces(text);
+        check(&pieces).map_err(|why| format!("`{}`: {why}", beginning(text)))?;
         let mut ids = Vec::new();
         let blank = |piece: &&Piece| !matches!(piece, Piece::Text(text) if text.trim().is_empty());
         let said: Vec<&Piece> = pieces.iter().filter(blank).collect();
@@ -108,13 +118,19 @@ impl Expression {
                 ENVIRONMENT.template_from_str(source).map(Code::Mixed)
             }
         };
-        let code = code.map_err(|error| format!("`{text}`: {}", reason(&error)))?;
+        let code = code.map_err(|error| format!("`{}`: {}", beginning(text), reason(&error)))?;
         let names = match &code {
             Code::Alone(expression) => expression.undeclared_variables(true),
             Code::Mixed(template) => template.undeclared_variables(true),
         };
-        let uses = Uses::of(names, &ids).map_err(|why| format!("`{text}`: {why}"))?;
+        let uses = Uses::of(names, &ids).map_err(|why| format!("`{}`: {why}", beginning(text)))?;
         Ok(Expression { text: text.into(), code, uses, ids })
+    }
+
+    /// Forgets what was compiled, for who compiles millions of texts.
+    #[cfg(any(test, fuzzing))]
+    pub fn forget_all() {
+        KNOWN.with_borrow_mut(HashMap::clear);
     }
 
     /// The id of the node whose result this text is, if it is nothing else.
@@ -202,7 +218,52 @@ impl Expression {
     }
 
     fn wrong(&self, why: String) -> String {
-        format!("`{}`: {why}", self.text.trim())
+        format!("`{}`: {why}", beginning(self.text.trim()))
+    }
+}
+
+/// As much of a text as a message shows.
+fn beginning(text: &str) -> std::borrow::Cow<'_, str> {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{} ...", &text[..end]).into(),
+        None => text.into(),
+    }
+}
+
+/// What would go too deep for the compiler's stack, or has a tag that there is not.
+fn check(pieces: &[Piece]) -> Result<(), String> {
+    let mut tags = 0;
+    for piece in pieces {
+        let code = match piece {
+            Piece::Text(_) => continue,
+            Piece::Value(code) => code,
+            Piece::Other(code) => {
+                check_tag(code)?;
+                tags += 1;
+                code
+            }
+        };
+        if tags > LIMIT_DEPTH || depth(code) > LIMIT_DEPTH {
+            return Err(format!(
+                "it has more than {LIMIT_DEPTH} operations inside each other, or tags: let several nodes do it"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Tags with which a text could call itself, or keep what it has made from one step of a loop to the next, are none: it
+/// would take all memory in a few steps.
+fn check_tag(code: &str) -> Result<(), String> {
+    let Some(code) = code.strip_prefix("{%") else { return Ok(()) };
+    let code = code.trim_start_matches(['-', '+']).trim_start();
+    let word = code.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
+    let recursive = || code.trim_end_matches("%}").trim_end_matches(['-', '+', ' ']).ends_with("recursive");
+    match word {
+        "set" if !code.contains('=') => Err("`set` needs a value here: {% set x = ... %}".into()),
+        "for" if recursive() => Err("a loop cannot call itself here".into()),
+        "if" | "elif" | "else" | "endif" | "for" | "endfor" | "set" | "raw" | "endraw" | "" => Ok(()),
+        _ => Err(format!("there is no tag `{word}` here, only `if`, `for`, `set` and `raw`")),
     }
 }
 
@@ -393,6 +454,25 @@ mod tests {
         assert!(
             json("{% for i in range(0, 100000000) %}xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx{% endfor %}").is_err()
         );
+        for doubling in [
+            "{% set n = namespace(s='xx') %}{% for i in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}{{ n.s }}",
+            "{% macro m(a) %}{{ m(a ~ a) }}{% endmacro %}{{ m('x') }}",
+            "{% for x in ['x'] recursive -%}{{ loop([x ~ x]) }}{% endfor %}",
+            "{% set x %}{% for i in range(9999999) %}xxxxxxxxxxxx{% endfor %}{% endset %}{{ x | length }}",
+            "{%- filter upper %}x{% endfilter %}",
+        ] {
+            assert!(json(doubling).is_err(), "{doubling}");
+        }
+        for deep in
+            ["-", "not ", "1 ~ ", "1 if 1 else "].map(|part| format!("{{{{ {}1 }}}}", part.repeat(100_000)))
+        {
+            let error = json(&deep).unwrap_err();
+            assert!(error.contains("inside each other") && error.len() < 1000, "{error}");
+        }
+        assert!(json(&"{% if vars.k %}".repeat(50_000)).unwrap_err().contains("inside each other"));
+        assert!(json(&format!("{{{{ [{}1] }}}}", "-1.5, ".repeat(100_000))).is_ok());
+        assert!(json(&format!("{{{{ 1{} }}}}", " + 1".repeat(900))).is_ok_and(|sum| sum == "901"));
+        assert_eq!(json("{%- set x = vars.k %}{% if x == 3 %}{{ x }}{% endif -%}").unwrap(), r#""3""#);
         assert!(json("{{ [range(0, 100000000)] }}").unwrap_err().contains("at most 1,000,000"));
     }
 

@@ -35,7 +35,9 @@ impl Range {
         let len = span.max(0) as u64;
         let len = u32::try_from(len.div_ceil(step.unsigned_abs()));
         let len = len.ok().filter(|len| start.checked_add(step.saturating_mul(i64::from(*len))).is_some());
-        let len = len.ok_or_else(|| wrong("this range is too long"))?;
+        let len = len.ok_or_else(|| {
+            wrong("a range has at most 4,294,967,295 numbers, none of them beyond 64 bits: give each item more to do, or use several nodes")
+        })?;
         Ok(Value::from_object(Range { start, step, len }))
     }
 }

@@ -48,7 +48,44 @@ pub(super) fn pieces(mut text: &str) -> Vec<Piece<'_>> {
 }
 
 fn next_open(text: &str) -> Option<usize> {
-    ["{{", "{%", "{#"].iter().filter_map(|open| text.find(open)).min()
+    let bytes = text.as_bytes();
+    bytes.windows(2).position(|two| two[0] == b'{' && matches!(two[1], b'{' | b'%' | b'#'))
+}
+
+/// How deep the operations in a piece of code are inside each other, at the most: `a + b + c` is two deep, and what
+/// stands beside it behind a comma does not count.
+pub(super) fn depth(code: &str) -> usize {
+    const WORDS: [&str; 7] = ["not", "and", "or", "if", "else", "is", "in"];
+    let (mut deep, mut deepest, mut outer) = (0, 0, Vec::new());
+    let (mut quote, mut escaped, mut word) = (None, false, 0);
+    for (at, c) in code.char_indices().chain([(code.len(), ' ')]) {
+        let is_word = c.is_alphanumeric() || c == '_';
+        if !is_word && word < at && WORDS.contains(&&code[word..at]) {
+            deep += 1;
+        }
+        if !is_word {
+            word = at + c.len_utf8();
+        }
+        match quote {
+            _ if escaped => escaped = false,
+            Some(_) if c == '\\' => escaped = true,
+            Some(open) if c == open => quote = None,
+            Some(_) => {}
+            None => match c {
+                '"' | '\'' => quote = Some(c),
+                '(' | '[' | '{' => {
+                    deep += 1;
+                    outer.push(deep);
+                }
+                ')' | ']' | '}' => deep = outer.pop().unwrap_or(deep),
+                ',' => deep = outer.last().copied().unwrap_or(0),
+                '+' | '-' | '~' | '*' | '/' | '%' | '|' | '.' | '<' | '>' | '=' | '!' => deep += 1,
+                _ => {}
+            },
+        }
+        deepest = deepest.max(deep);
+    }
+    deepest
 }
 
 /// The first `close` that is not inside quotes.

@@ -33,6 +33,8 @@ pub(crate) struct Settings {
     pub include: Vec<String>,
     /// Nodes that may come into being while a run goes on.
     pub max_generated: usize,
+    /// The most bytes that a result may have.
+    pub max_result: u64,
 }
 
 /// What a failed node means for the rest.
@@ -59,6 +61,7 @@ impl Default for Settings {
             alerts: Alerts::default(),
             include: Vec::new(),
             max_generated: 100_000,
+            max_result: 64 << 30,
         }
     }
 }
@@ -107,6 +110,10 @@ impl Settings {
                     self.max_generated =
                         count.ok_or_else(|| wrong("a whole number up to 10000000"))? as usize;
                 }
+                "max_result" => {
+                    let most = size(value).ok().filter(|most| *most >= 1 << 20);
+                    self.max_result = most.ok_or_else(|| wrong("a size from \"1MiB\" on"))?;
+                }
                 "layout" => {
                     let layout = value.as_str().and_then(StoreLayout::from_name);
                     let known = StoreLayout::ALL.map(|layout| format!("\"{}\"", layout.name())).join(", ");
@@ -133,6 +140,7 @@ impl Settings {
                         "on_failure",
                         "max_crashes",
                         "max_generated",
+                        "max_result",
                         "layout",
                         "cache_bytes",
                         "preset",

@@ -1,7 +1,8 @@
 //! A manifest's text, and the way back from a fault to its line and column. Nothing is remembered about
 //! places while a manifest is read: when there is a fault, the text is walked again.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde_json::value::RawValue;
@@ -11,6 +12,31 @@ use toml::de::{DeTable, DeValue};
 
 use super::problem::{Fault, ManifestError, Problem, Step};
 use super::tables;
+
+/// The longest file of a manifest: more than 10 million nodes a line. It is held in memory.
+const LIMIT_BYTES: u64 = 2 << 30;
+
+/// All bytes that come, if they are not too many.
+fn whole(from: impl Read, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit { Err(too_long(limit)) } else { Ok(bytes) }
+}
+
+fn unpacked(bytes: Vec<u8>, limit: u64) -> io::Result<Vec<u8>> {
+    match bytes.as_slice() {
+        [0x1f, 0x8b, ..] => whole(flate2::read::MultiGzDecoder::new(&bytes[..]), limit),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => whole(zstd::stream::read::Decoder::new(&bytes[..])?, limit),
+        _ => Ok(bytes),
+    }
+}
+
+fn too_long(limit: u64) -> io::Error {
+    let limit = crate::text::bytes(limit);
+    io::Error::other(format!(
+        "it has more than {limit}, unpacked: say what is alike with foreach, or name several files in include"
+    ))
+}
 
 /// One file of a manifest.
 pub(super) struct Source {
@@ -42,22 +68,16 @@ impl Syntax {
 impl Source {
     /// Reads a file, or standard input when `path` is `-`; gzip and zstd are recognised by content.
     pub fn read(path: &Path) -> Result<Source, ManifestError> {
-        let unreadable = |error| ManifestError::Unreadable { path: path.into(), error };
-        let mut bytes = Vec::new();
-        if path == Path::new("-") {
-            std::io::stdin().read_to_end(&mut bytes).map_err(unreadable)?;
-        } else {
-            bytes = std::fs::read(path).map_err(unreadable)?;
-        }
-        let bytes = match bytes.as_slice() {
-            [0x1f, 0x8b, ..] => {
-                let mut plain = Vec::new();
-                flate2::read::MultiGzDecoder::new(&bytes[..]).read_to_end(&mut plain).map_err(unreadable)?;
-                plain
+        let read = || {
+            if path == Path::new("-") {
+                return whole(std::io::stdin().lock(), LIMIT_BYTES);
             }
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => zstd::decode_all(&bytes[..]).map_err(unreadable)?,
-            _ => bytes,
+            let file = File::open(path)?;
+            let len = file.metadata()?.len();
+            if len > LIMIT_BYTES { Err(too_long(LIMIT_BYTES)) } else { whole(file, LIMIT_BYTES) }
         };
+        let bytes = read().and_then(|bytes| unpacked(bytes, LIMIT_BYTES));
+        let bytes = bytes.map_err(|error| ManifestError::Unreadable { path: path.into(), error })?;
         let name = if path == Path::new("-") { "<stdin>".into() } else { path.display().to_string() };
         match String::from_utf8(bytes) {
             Ok(mut text) => {
@@ -193,4 +213,23 @@ fn json_offset(line: &str, path: &[Step]) -> usize {
         }
     }
     offset
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_manifest_is_endless_packed_or_not() {
+        let limit = 1 << 20;
+        let refused = |read: io::Result<Vec<u8>>| read.unwrap_err().to_string();
+        assert!(refused(whole(io::repeat(b'x'), limit)).contains("more than 1.0 MiB"));
+        assert_eq!(whole(io::repeat(b'x').take(limit), limit).unwrap().len(), 1 << 20);
+        let long = vec![b'x'; 8 << 20];
+        let zstd = zstd::encode_all(&long[..], 1).unwrap();
+        assert!(refused(unpacked(zstd, limit)).contains("foreach"));
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        io::Write::write_all(&mut gzip, &long).unwrap();
+        assert!(refused(unpacked(gzip.finish().unwrap(), limit)).contains("include"));
+    }
 }

@@ -72,7 +72,7 @@ impl fmt::Display for StoreError {
             StoreError::Lock(dir, error) => write!(f, "store {}: {error}", dir.display()),
             StoreError::Newer(dir, format) => write!(
                 f,
-                "store {} has format {format}, this forkyard knows format {FORMAT}: use the forkyard that made it",
+                "store {} has format {format}, this forkyard knows format {FORMAT}: use the forkyard that made it, or name another --store",
                 dir.display()
             ),
             StoreError::Foreign(dir, why) => write!(

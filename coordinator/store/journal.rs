@@ -16,6 +16,9 @@ use std::path::Path;
 use bincode::{Decode, Encode, config};
 use forkyard_shared::digest::Digest;
 
+/// More than any entry holds.
+const ENTRY_MAX_BYTES: usize = 256 << 20;
+
 /// How a node ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -95,7 +98,9 @@ pub(super) fn read_entries<T: Decode<()>>(path: &Path, mut each: impl FnMut(T)) 
     while let Some((payload, passes, after)) = frame(rest) {
         sound &= passes;
         let mut entries = if passes { payload } else { &[] };
-        while let Ok((entry, used)) = bincode::decode_from_slice(entries, config::standard()) {
+        // What an entry claims to hold is not believed without limit.
+        let config = config::standard().with_limit::<ENTRY_MAX_BYTES>();
+        while let Ok((entry, used)) = bincode::decode_from_slice(entries, config) {
             each(entry);
             entries = &entries[used..];
         }
@@ -127,6 +132,20 @@ mod tests {
             error,
             log: b"log".to_vec(),
         }
+    }
+
+    #[test]
+    fn an_entry_that_claims_to_be_endless_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let mut payload = Vec::new();
+        encode(&entry("a"), &mut payload);
+        // A name of 2^64 - 1 bytes, in a frame that passes its check.
+        payload.extend([253, 255, 255, 255, 255, 255, 255, 255, 255]);
+        append(&mut File::create(&path).unwrap(), &payload).unwrap();
+        let mut read = 0;
+        read_journal(&path, |_| read += 1).unwrap();
+        assert_eq!(read, 1);
     }
 
     #[test]

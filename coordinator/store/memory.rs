@@ -1,5 +1,5 @@
-//! A store in memory, for the tests of what stands above it: nothing of it is ever on a disk, and the run's own thread
-//! commits.
+//! A store in memory, for the tests of what stands above it: nothing of it is ever on a disk but what a worker has written
+//! to a file, and the run's own thread commits.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -22,8 +22,8 @@ use super::runs::RunDir;
 use super::writer::{Writer, WriterSettings};
 
 /// Results by key, shared by all that read and write them.
-#[derive(Clone, Default)]
-pub(crate) struct Memory(Arc<Mutex<Results>>);
+#[derive(Clone)]
+pub(crate) struct Memory(Arc<Mutex<Results>>, StoreDir);
 
 #[derive(Default)]
 struct Results {
@@ -35,13 +35,18 @@ struct Results {
 }
 
 impl Memory {
-    /// Where its files would be, if it had any.
-    pub fn dir() -> StoreDir {
-        StoreDir::new(Path::new("/nowhere/forkyard"))
+    /// One whose files are in this directory.
+    pub fn in_dir(dir: &Path) -> Memory {
+        Memory(Arc::default(), StoreDir::new(dir))
+    }
+
+    /// Where its files are, if it has any.
+    pub fn dir(&self) -> StoreDir {
+        self.1.clone()
     }
 
     pub fn reader(&self) -> Reader {
-        let mut reader = Reader::of_nothing(&Memory::dir(), Layout::Hybrid);
+        let mut reader = Reader::of_nothing(&self.dir(), Layout::Hybrid);
         reader.backend = Box::new(self.clone());
         reader
     }
@@ -66,6 +71,15 @@ impl Memory {
         }
     }
 
+    /// Whether every value that is in memory has the digest that it is stored with.
+    pub fn is_sound(&self) -> bool {
+        let results = self.0.lock();
+        results.records.values().all(|record| match &record.place {
+            Place::Inline(bytes) => Digest::of(bytes) == record.digest,
+            _ => true,
+        })
+    }
+
     /// Keys that can be found.
     pub fn keys(&self) -> HashSet<Digest> {
         let results = self.0.lock();
@@ -82,16 +96,27 @@ impl Memory {
     }
 }
 
+impl Default for Memory {
+    fn default() -> Memory {
+        Memory::in_dir(Path::new("/nowhere/forkyard"))
+    }
+}
+
 impl Backend for Memory {
     fn commit(&mut self, new: &[NewResult], run: u64) -> Result<Vec<Record>, StoreError> {
         let mut results = self.0.lock();
         let mut records = Vec::new();
         for result in new {
-            let NewValue::Bytes(bytes) = &result.value else { panic!("BUG: a file in memory") };
-            let record = result.record(Place::Inline(bytes.clone()), run);
+            let (place, read_as) = match &result.value {
+                // Read again as a row, which can be lost.
+                NewValue::Bytes(bytes) => {
+                    (Place::Inline(bytes.clone()), Place::Row(results.keys.len() as i64))
+                }
+                NewValue::File { .. } => (Place::File, Place::File),
+            };
+            let record = result.record(place, run);
             results.records.insert(result.key, record.clone());
-            // Read again as a row, which can be lost.
-            records.push(Record { place: Place::Row(results.keys.len() as i64), ..record });
+            records.push(Record { place: read_as, ..record });
             results.keys.push(result.key);
             results.lost.remove(&result.key);
         }

@@ -30,7 +30,7 @@ mod index;
 mod journal;
 mod live;
 mod lock;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod memory;
 mod netfs;
 mod packed;
@@ -53,7 +53,7 @@ pub(crate) use gc::{Keep, plan as plan_gc};
 pub(crate) use journal::{JournalEntry, Outcome, read_journal};
 pub(crate) use live::Live;
 pub(crate) use lock::{Lock, holder};
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) use memory::Memory;
 pub(crate) use netfs::network_file_system;
 pub(crate) use reader::{AtHand, Learnt, Lost, Reader};

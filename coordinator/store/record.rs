@@ -58,7 +58,8 @@ impl Extra {
         if bytes.is_empty() {
             return Some(Extra::default());
         }
-        bincode::decode_from_slice(bytes, config::standard()).ok().map(|(extra, _)| extra)
+        let config = config::standard().with_limit::<EXTRA_MAX_BYTES>();
+        bincode::decode_from_slice(bytes, config).ok().map(|(extra, _)| extra)
     }
 }
 
@@ -72,6 +73,9 @@ pub(crate) enum Place {
     /// In a file under `blobs/`.
     File,
 }
+
+/// More than a node may write to the state.
+const EXTRA_MAX_BYTES: usize = 16 << 20;
 
 const VERSION: u8 = 1;
 const MORE: u8 = 4;
@@ -118,6 +122,12 @@ impl Record {
         let check = check(key, &out);
         out.extend(check);
         out
+    }
+
+    /// These bytes with the check that they are to pass.
+    #[cfg(any(test, fuzzing))]
+    pub fn sealed(key: Digest, body: &[u8]) -> Vec<u8> {
+        [body, &check(key, body)].concat()
     }
 
     /// Reads what [`Record::encode`] wrote for this key; `None` when it is damaged.

@@ -140,7 +140,8 @@ fn read_log(from: &Connection) -> BTreeMap<i64, Vec<u8>> {
         rows.insert(row.get(0)?, row.get(1)?);
         Ok(())
     };
-    if read(from, all, [], &mut take) {
+    // Without such a table nothing of it can be read, row by row or not.
+    if read(from, all, [], &mut take) || from.prepare(all).is_err() {
         return rows;
     }
     let first = rows.last_key_value().map_or(0, |(seq, _)| seq + 1);
@@ -173,7 +174,7 @@ fn copy_values(from: &Connection, to: &Connection, results: &mut Results) -> rus
     let mut insert =
         to.prepare("INSERT OR IGNORE INTO blobs (id, digest, packed, bytes) VALUES (?1, ?2, ?3, ?4)")?;
     for ((first, len), whole) in &mut whole {
-        for id in *first..first + sqlite::row_count(*len) {
+        for id in *first..first.saturating_add(sqlite::row_count(*len)) {
             let mut found: Option<(Option<Vec<u8>>, bool, Vec<u8>)> = None;
             read(from, "SELECT digest, packed, bytes FROM blobs WHERE id = ?1", [id], &mut |row| {
                 found = Some((row.get(0)?, row.get(1)?, row.get(2)?));

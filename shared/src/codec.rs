@@ -12,6 +12,11 @@ pub fn encode<T: Encode>(message: &T) -> Vec<u8> {
     bincode::encode_to_vec(message, config::standard()).expect("messages have no unencodable parts")
 }
 
+/// What stands at the beginning of `bytes`.
+pub fn decode_first<T: Decode<()>>(bytes: &[u8]) -> Option<T> {
+    bincode::decode_from_slice(bytes, config::standard().with_limit::<64>()).ok().map(|(first, _)| first)
+}
+
 /// The message that `bytes` hold, or why they hold none. Lengths are bounded by the bytes at hand.
 pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T, String> {
     match bincode::decode_from_slice(bytes, config::standard().with_limit::<{ 256 << 20 }>()) {

@@ -12,6 +12,11 @@ pub fn parents(proc: &Path) -> impl Iterator<Item = (u32, u32)> {
     })
 }
 
+/// The parent of a process, from a directory like `/proc`; none if there is no such process.
+pub fn parent(proc: &Path, pid: u32) -> Option<u32> {
+    parent_in(&fs::read(proc.join(pid.to_string()).join("stat")).ok()?)
+}
+
 /// The parent in a line of `/proc/PID/stat`: `PID (NAME) STATE PARENT ...`. The name may hold anything,
 /// parentheses and broken UTF-8 too.
 fn parent_in(stat: &[u8]) -> Option<u32> {

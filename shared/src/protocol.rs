@@ -17,7 +17,7 @@ use ipc_channel::ipc::IpcReceiver;
 use serde::{Deserialize, Serialize};
 
 use crate::artifact::Layout;
-use crate::codec::Frame;
+use crate::codec::{self, Frame};
 use crate::digest::Digest;
 use crate::ids::{ArtifactId, NodeId, OpId, WorkerId};
 use crate::value::{Kind, Value};
@@ -68,6 +68,8 @@ pub struct Setup {
     pub blobs_dir: String,
     /// Environment variables that commands and Python functions get and that nobody else is to see.
     pub secrets: Vec<String>,
+    /// The most bytes that a result may have.
+    pub max_result: u64,
 }
 
 /// How the Python of a run is started. It serializes to what `worker/src/python/forkyard.py` reads.
@@ -226,6 +228,15 @@ pub enum ToCoordinator {
     Zygote(FromZygote),
     /// From the coordinator's own threads: look at what they left.
     Wake,
+}
+
+impl ToCoordinator {
+    /// The worker that has sent these bytes, of which only the beginning may be sound.
+    pub fn worker_in(bytes: &[u8]) -> Option<WorkerId> {
+        let (variant, worker) = codec::decode_first::<(u32, WorkerId)>(bytes)?;
+        // Those that start with one.
+        (variant < 4).then_some(worker)
+    }
 }
 
 /// Worker to coordinator.

@@ -23,6 +23,7 @@ pub struct Sink {
     prefix: String,
     inline_limit: usize,
     may_pack: bool,
+    most: u64,
     len: u64,
     hasher: Hasher,
     place: Place,
@@ -67,10 +68,16 @@ impl Sink {
             prefix: prefix.into(),
             inline_limit,
             may_pack,
+            most: u64::MAX,
             len: 0,
             hasher: Hasher::new(),
             place: Place::Memory(Vec::new()),
         }
+    }
+
+    /// The same, which takes so many bytes and no more.
+    pub fn at_most(self, most: u64) -> Sink {
+        Sink { most, ..self }
     }
 
     /// The result. A file is synced and read-only from here on.
@@ -112,6 +119,9 @@ impl Sink {
 
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() as u64 > self.most - self.len {
+            return Err(io::Error::other(too_long(self.most)));
+        }
         // Held until there is enough of it to tell whether packing pays.
         let hold = self.inline_limit.max(if self.may_pack { pack::SAMPLE_BYTES } else { 0 });
         if matches!(&self.place, Place::Memory(held) if held.len() == hold && !bytes.is_empty()) {
@@ -134,6 +144,14 @@ impl Write for Sink {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// What is said of a result that is longer than this.
+pub fn too_long(most: u64) -> String {
+    let most = most >> 20;
+    format!(
+        "its result is longer than {most} MiB, the most that one may be; max_result in [run] allows more, if it is meant to be so long"
+    )
 }
 
 /// A file that is removed when dropped before it is finished.

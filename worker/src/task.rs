@@ -312,7 +312,12 @@ impl<'a> Task<'a> {
 
     fn sink_of(&self, may_pack: bool) -> Guarded<'a> {
         let sink = Sink::new(self.tmp_dir(), &self.tmp_name(), INLINE_MAX_BYTES, may_pack);
-        Guarded::new(sink, self.secrets())
+        Guarded::new(sink.at_most(self.max_result()), self.secrets())
+    }
+
+    /// The most bytes that its result may have.
+    pub(crate) fn max_result(&self) -> u64 {
+        self.attached.setup.max_result
     }
 
     pub(crate) fn tmp_dir(&self) -> &'a Path {

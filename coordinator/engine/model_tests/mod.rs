@@ -8,6 +8,7 @@
 mod case;
 mod double;
 mod generate;
+pub(crate) mod liar;
 mod reference;
 mod regressions;
 mod run;

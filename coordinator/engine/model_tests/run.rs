@@ -19,6 +19,7 @@ use super::reference::{Facts, World};
 use crate::cost::Costs;
 use crate::early::Early;
 use crate::engine::{Contexts, Engine, Progressing, Provision};
+use crate::hands::Hands;
 use crate::key::Keys;
 use crate::manifest::{self, OnFailure};
 use crate::memory::Machine;
@@ -51,9 +52,7 @@ static OPS: LazyLock<Ops> = LazyLock::new(|| {
 /// Runs a case, and once more with what that has stored, if the case says so.
 pub(super) fn seed(case: &Case, seed: u64) -> Result<(), String> {
     let both = || {
-        let plan = manifest::load(Path::new("model"), Some(&case.text()), &OPS, &BTreeMap::new());
-        let plan: &'static Plan =
-            Box::leak(Box::new(plan.map_err(|error| format!("the manifest: {error}"))?));
+        let plan = plan(case)?;
         let store = Memory::default();
         once(case, seed, plan, &store)?;
         if case.weather.second_run {
@@ -69,9 +68,20 @@ pub(super) fn seed(case: &Case, seed: u64) -> Result<(), String> {
     })
 }
 
-fn once(case: &Case, seed: u64, plan: &'static Plan, store: &Memory) -> Result<(), String> {
-    let stored = store.keys();
-    let mut double = Double::new(case, seed, store.clone());
+/// The plan of a case. It is never freed.
+pub(super) fn plan(case: &Case) -> Result<&'static Plan, String> {
+    let plan = manifest::load(Path::new("model"), Some(&case.text()), &OPS, &BTreeMap::new());
+    Ok(Box::leak(Box::new(plan.map_err(|error| format!("the manifest: {error}"))?)))
+}
+
+/// Runs a plan with these hands, and hands the engine out when the run has ended.
+pub(super) fn with_hands<T>(
+    case: &Case,
+    plan: &'static Plan,
+    store: &Memory,
+    hands: &mut dyn Hands,
+    then: impl FnOnce(&mut Engine, Result<(), RunError>) -> T,
+) -> Result<T, String> {
     let scheduler = {
         let costs = Costs::new(OPS.names(), &[], &BTreeMap::new());
         let mut scheduler =
@@ -83,14 +93,14 @@ fn once(case: &Case, seed: u64, plan: &'static Plan, store: &Memory) -> Result<(
     let mut report = Report::new(&quiet, Instant::now(), 0)?;
     let io = |error: std::io::Error| error.to_string();
     let journal = memfd_create(c"journal", MFdFlags::MFD_CLOEXEC).map_err(|error| error.to_string())?;
-    let memo = DigestMemo::open(&Memory::dir().path);
+    let dir = store.dir();
+    let memo = DigestMemo::open(&dir.path);
     let provision = Provision {
         workers: (case.weather.workers, case.weather.workers),
         budget: case.weather.budget.map(|mb| mb * 1_000_000),
         machine: Machine::at(Path::new("/nowhere/forkyard")),
         ..Provision::none()
     };
-    let dir = Memory::dir();
     let mut engine = Engine {
         nodes: Nodes::new(plan),
         ops: &OPS,
@@ -109,23 +119,32 @@ fn once(case: &Case, seed: u64, plan: &'static Plan, store: &Memory) -> Result<(
         costs: Costs::new(OPS.names(), &[], &BTreeMap::new()),
         reader: store.reader(),
         writer: store.writer(File::from(journal), case.commit_every),
-        pool: &mut double,
+        pool: hands,
         report: &mut report,
         attach: &mut |_, _| Ok(()),
         state: Progressing::new(plan, &OPS, provision),
     };
-    engine.run().map_err(|error: RunError| error.to_string())?;
-    engine.sanity_check();
-    let facts = facts(&engine, store);
-    let stored_before: Vec<Option<String>> = (0..engine.nodes.len())
-        .map(NodeId::new)
-        .map(|node| {
+    let result = engine.run();
+    if result.is_ok() {
+        engine.sanity_check();
+    }
+    Ok(then(&mut engine, result))
+}
+
+fn once(case: &Case, seed: u64, plan: &'static Plan, store: &Memory) -> Result<(), String> {
+    let stored = store.keys();
+    let mut double = Double::new(case, seed, store.clone());
+    let (facts, stored_before, ending) = with_hands(case, plan, store, &mut double, |engine, result| {
+        result.map_err(|error| error.to_string())?;
+        let facts = facts(engine, store);
+        let stored_before = |node: NodeId| {
             let was_stored = engine.nodes.is_cached(node) && stored.contains(&engine.keys.of(node));
             was_stored.then(|| engine.nodes.name(node).into_owned())
-        })
-        .collect();
-    let ending = engine.state.ending.clone();
-    drop(engine);
+        };
+        let before: Vec<Option<String>> =
+            (0..engine.nodes.len()).map(NodeId::new).map(stored_before).collect();
+        Ok::<_, String>((facts, before, engine.state.ending.clone()))
+    })??;
     if !double.interrupted && ending != Ending::Complete {
         return Err(format!("it ended so: {ending:?}"));
     }

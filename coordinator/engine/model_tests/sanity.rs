@@ -9,6 +9,13 @@ use crate::places;
 use crate::schedule::State;
 
 impl Engine<'_> {
+    /// What has become of each node, for who looks at one run.
+    pub(in crate::engine) fn print(&self) {
+        for node in (0..self.nodes.len()).map(NodeId::new) {
+            eprintln!("{}: {:?}", self.nodes.name(node), self.scheduler.state(node));
+        }
+    }
+
     /// Nobody is lost, nobody is in two hands, and every count is right.
     pub(in crate::engine) fn sanity_check(&self) {
         let in_no_queue = self.scheduler.sanity_check();

@@ -5,13 +5,17 @@ use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use forkyard_shared::protocol::{LOG_MAX_BYTES, Param};
-use forkyard_shared::sink::Body;
+use forkyard_shared::sink::{Body, too_long};
 use forkyard_shared::value::Kind;
 use nix::fcntl::OFlag;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
 
 use crate::command::{self, Command, Stdin};
 use crate::log::last_lines;
@@ -72,9 +76,15 @@ fn run_in(task: &Task, scratch: &Path) -> Result<Output, Failed> {
 
     // JSON is read again here; all else is the result itself.
     let mut stdout = if output == "json" { task.plain_sink() } else { task.sink() };
-    let finished = command::run(command, &mut stdout, LOG_MAX_BYTES)?;
+    let is_file = !matches!(output.as_str(), "text" | "bytes" | "json");
+    let finished = {
+        let _limit = is_file.then(|| FileLimit::of(task.max_result())).transpose()?;
+        command::run(command, &mut stdout, LOG_MAX_BYTES)?
+    };
     let result = if finished.status.success() {
         collect(task, &output, stdout, scratch)
+    } else if is_file && was_cut(finished.status) {
+        Err(Failed::new(format!("{}: {}", argv[0], too_long(task.max_result()))))
     } else {
         let said = last_lines(&finished.log, 5);
         let said = if said.is_empty() { "it wrote nothing to stderr".into() } else { said };
@@ -84,6 +94,31 @@ fn run_in(task: &Task, scratch: &Path) -> Result<Output, Failed> {
         Ok(output) => Ok(output.with_log(finished.log)),
         Err(failed) => Err(failed.with_log(finished.log)),
     }
+}
+
+/// While it is there, no process that is started can make a file longer than this: who tries is ended by a signal.
+struct FileLimit {
+    before: (u64, u64),
+}
+
+impl FileLimit {
+    fn of(most: u64) -> Result<FileLimit, Failed> {
+        let before = getrlimit(Resource::RLIMIT_FSIZE)?;
+        setrlimit(Resource::RLIMIT_FSIZE, most.min(before.1), before.1)?;
+        Ok(FileLimit { before })
+    }
+}
+
+impl Drop for FileLimit {
+    fn drop(&mut self) {
+        setrlimit(Resource::RLIMIT_FSIZE, self.before.0, self.before.1).ok();
+    }
+}
+
+/// Whether a command was ended for a file that was too long, or is a shell whose last command was.
+fn was_cut(status: ExitStatus) -> bool {
+    const SIGNAL: i32 = Signal::SIGXFSZ as i32;
+    status.signal() == Some(SIGNAL) || status.code() == Some(128 + SIGNAL)
 }
 
 fn argv(task: &Task) -> Result<Vec<String>, Failed> {

@@ -1,12 +1,16 @@
 //! One entry for each reader of foreign bytes, for `fuzz/` and for the short run in the tests: whatever the bytes are,
 //! it must not panic, hang, or take memory without bound; and what it accepts must be readable to the end.
 
+mod run;
+
 use std::fs::File;
 use std::io::Write;
 
 use crate::ann::Walk;
 use crate::artifact::{Array, Format, Layout, Matrix, Reading, Records, Table, Usearch, read};
 use crate::mapping;
+
+pub use run::{corpus, run};
 
 /// What a table may take once decoded.
 const LIMIT_BYTES: u64 = 64 << 20;
@@ -62,83 +66,19 @@ fn read_part(format: Format, bytes: &[u8], file: &File, part: Option<&str>) {
 
 #[cfg(test)]
 mod tests {
-    use std::panic::catch_unwind;
-    use std::path::{Path, PathBuf};
+    use std::path::Path;
 
     use super::*;
 
-    /// Numbers that are the same in every run.
-    struct Numbers(u64);
-
-    impl Numbers {
-        fn below(&mut self, end: usize) -> usize {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            (self.0 % end.max(1) as u64) as usize
-        }
-
-        /// Changes a file in a few places.
-        fn mutate(&mut self, bytes: &mut Vec<u8>) {
-            const ODD: [&[u8]; 6] =
-                [&[0xff; 8], &[0; 8], &[0xff, 0xff, 0xff, 0x7f], &[0, 0, 0, 0x40], b"9", b"\""];
-            for _ in 0..1 + self.below(4) {
-                // Headers are at the ends.
-                let near = match self.below(3) {
-                    0 => self.below(bytes.len().min(300)),
-                    1 => bytes.len() - self.below(bytes.len().min(300)),
-                    _ => self.below(bytes.len()),
-                };
-                let at = near.min(bytes.len().saturating_sub(1));
-                let end = (at + 1 + self.below(8)).min(bytes.len());
-                match self.below(6) {
-                    0 if !bytes.is_empty() => bytes[at] ^= 1 << self.below(8),
-                    1 if !bytes.is_empty() => bytes[at] = self.below(256) as u8,
-                    2 => {
-                        let odd = ODD[self.below(ODD.len())];
-                        let end = (at + odd.len()).min(bytes.len());
-                        bytes.splice(at..end, odd.iter().copied());
-                    }
-                    3 => drop(bytes.splice(at..end, [])),
-                    4 => drop(bytes.splice(at..at, bytes[at..end].to_vec())),
-                    _ if self.below(8) == 0 => bytes.truncate(at),
-                    _ => {}
-                }
-            }
-        }
-    }
-
-    fn corpus(format: Format) -> Vec<Vec<u8>> {
+    fn mutations(format: Format, rounds: u64) {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace");
         let data = root.join("../shared/data/formats");
         let folders =
             [root.join("fuzz/corpus").join(format.name()), data.join(format.name()), data.join("arrow")];
-        let mut files: Vec<PathBuf> = folders
-            .iter()
-            .flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten())
-            .map(|file| file.unwrap().path())
-            .filter(|file| Format::from_path(file) == format && !file.ends_with("expected.json"))
-            .collect();
-        files.sort();
-        assert!(!files.is_empty(), "no corpus of {}", format.name());
-        files.iter().map(|file| std::fs::read(file).unwrap()).collect()
-    }
-
-    /// `rounds` changes of each file of the corpus; of one that takes long to read, a few.
-    fn mutations(format: Format, rounds: u64) {
-        for (at, original) in corpus(format).iter().enumerate() {
-            read_as(format, original);
-            for round in 0..if original.len() > 16 << 10 { rounds / 50 } else { rounds } {
-                let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15 ^ (round + 1) << 20 ^ (at as u64) << 50);
-                let mut bytes = original.clone();
-                numbers.mutate(&mut bytes);
-                if catch_unwind(|| read_as(format, &bytes)).is_err() {
-                    let path = std::env::temp_dir().join(format!("forkyard-{}-{at}-{round}", format.name()));
-                    std::fs::write(&path, &bytes).unwrap();
-                    panic!("the file is {}", path.display());
-                }
-            }
-        }
+        let corpus = run::read_all(&folders, |file| {
+            Format::from_path(file) == format && !file.ends_with("expected.json")
+        });
+        run(format.name(), &corpus, rounds, |bytes| read_as(format, bytes));
     }
 
     #[test]
