@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import os
 import pathlib
+import re
 import resource
 import shutil
 import signal
@@ -48,8 +49,9 @@ class Fault:
     def heal(self):
         pass
 
-    def may_be_other(self, nodes):
-        """Nodes whose stored results must be right or damaged, and those whose results may be others."""
+    def may_be_other(self, nodes, said):
+        """Nodes whose stored results must be right or damaged, and those whose results may be others; `said` is what the
+        run has said."""
         return set(), set()
 
 
@@ -185,6 +187,10 @@ class Io(Disk):
 class Unreadable(Disk):
     kind, counted = "read", [READS]
 
+    def may_be_other(self, nodes, said):
+        """What could not be read back was said to be lost."""
+        return set(re.findall(r"node (\S+) runs again", said)), set()
+
 
 class ReadOnly(Disk):
     kind = "readonly"
@@ -295,7 +301,7 @@ class Clock(Fault):
 
     def arm(self):
         self.environment = self.peace.faults(
-            self.forkyard, "clock", at=self.chance.randint(1, 60), jump=self.variants[self.variant],
+            self.forkyard, "clock", at=self.chance.randint(1, 20), jump=self.variants[self.variant],
             **{"for": self.chance.choice([EVER, 1, 3, 40])},
         )
 
@@ -351,7 +357,7 @@ class Input(Fault):
     def heal(self):
         shutil.copy(self.peace.space / self.path.name, self.path)
 
-    def may_be_other(self, nodes):
+    def may_be_other(self, nodes, said):
         return manifests.touched(nodes, self.path.stem)
 
 

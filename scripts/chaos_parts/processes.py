@@ -7,11 +7,24 @@ import pathlib
 import signal
 
 PR_SET_CHILD_SUBREAPER = 36
+CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWNET = 0x20000, 0x8000000, 0x40000000
+MS_REC, MS_PRIVATE = 0x4000, 0x40000
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def stand_apart():
+    """From now on this process and what it starts share no memory by name and no sockets with others, so that whatever is
+    there is theirs. False if that is not allowed: then only names of ours are looked for."""
+    if libc.unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWNET) != 0:
+        return False
+    if libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None) != 0:
+        return False
+    return libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", 0, None) == 0
 
 
 def adopt():
     """From now on whatever is left of what this process started becomes its child, whatever it did to hide."""
-    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "PR_SET_CHILD_SUBREAPER")
 
 
