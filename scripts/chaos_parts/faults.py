@@ -2,6 +2,7 @@
 run may end after that, and heals what it broke outside of the run."""
 
 import contextlib
+import hashlib
 import itertools
 import os
 import pathlib
@@ -13,7 +14,7 @@ import time
 
 from . import manifests
 from .commands import DOES_NOT_FIT, FAILED, OK, STORE, UNUSABLE_ARTIFACT, ZYGOTE_DIED
-from .processes import TARGETS, open_files, send
+from .processes import TARGETS, open_files, send, strike
 
 EVER = 0
 
@@ -49,10 +50,9 @@ class Fault:
     def heal(self):
         pass
 
-    def may_be_other(self, nodes, said):
-        """Nodes whose stored results must be right or damaged, and those whose results may be others; `said` is what the
-        run has said."""
-        return set(), set()
+    def may_be_other(self, nodes, running):
+        """Nodes whose results may be missing; those whose results may be others; those that may have other keys."""
+        return set(), set(), set()
 
 
 # ---- signals ----
@@ -70,7 +70,7 @@ class Signal(Fault):
         while running.is_alive():
             if victims := TARGETS[target](running.pid):
                 self.victim = self.chance.choice(victims)
-                return send(self.victim, number)
+                return strike(self.victim, number)
             time.sleep(0.001)  # nobody tells us when a process is there
         return False
 
@@ -133,7 +133,7 @@ class Two(Signal):
         for target, number in self.sent:
             # Once the coordinator is gone, or stands still, others come no more.
             victims = TARGETS[target](running.pid) if running.is_alive() else []
-            if victims and send(victim := self.chance.choice(victims), number):
+            if victims and strike(victim := self.chance.choice(victims), number):
                 struck = True
                 stopped += [victim] * (number == signal.SIGSTOP)
         time.sleep(self.chance.uniform(0, 0.05))
@@ -187,9 +187,9 @@ class Io(Disk):
 class Unreadable(Disk):
     kind, counted = "read", [READS]
 
-    def may_be_other(self, nodes, said):
+    def may_be_other(self, nodes, running):
         """What could not be read back was said to be lost."""
-        return set(re.findall(r"node (\S+) runs again", said)), set()
+        return set(re.findall(r"node (\S+) runs again", running.said())), set(), set()
 
 
 class ReadOnly(Disk):
@@ -357,8 +357,12 @@ class Input(Fault):
     def heal(self):
         shutil.copy(self.peace.space / self.path.name, self.path)
 
-    def may_be_other(self, nodes, said):
-        return manifests.touched(nodes, self.path.stem)
+    def may_be_other(self, nodes, running):
+        direct, readers, followers = manifests.touched(nodes, self.path.stem)
+        digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
+        # What changed before it was looked at is another input, of which other results follow. Of code nobody tells.
+        is_known = any(e["event"] == "artifact_mapped" and e["sha256"] == digest for e in running.events())
+        return (direct, readers, set()) if is_known else (set(), direct | readers, followers)
 
 
 FAULTS = {

@@ -107,14 +107,17 @@ def inputs(space):
 
 
 def touched(nodes, name):
-    """The nodes that read an artifact or a module of this name, and those that read what such nodes return: what becomes
-    of them if it changes is not the same at all times."""
+    """The nodes that read an artifact or a module of this name; those that read what such nodes return; and those that
+    come after any of them, and have other keys if those have."""
     direct = {n["id"] for n in nodes if n.get("artifact") == name or n.get("call", "").startswith(f"{name}:")}
-    touched = set(direct)
-    for node in nodes:  # who reads stands behind what it reads
-        if not touched.isdisjoint(named_in(node)):
-            touched.add(node["id"])
-    return direct, touched - direct
+    readers, followers = set(direct), set(direct)
+    for node in nodes:  # who needs another stands behind it
+        read = named_in(node)
+        if not readers.isdisjoint(read):
+            readers.add(node["id"])
+        if not followers.isdisjoint(read + node.get("needs", [])):
+            followers.add(node["id"])
+    return direct, readers - direct, followers - readers
 
 
 def named_in(node):

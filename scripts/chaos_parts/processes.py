@@ -5,6 +5,7 @@ import ctypes
 import os
 import pathlib
 import signal
+import time
 
 PR_SET_CHILD_SUBREAPER = 36
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWNET = 0x20000, 0x8000000, 0x40000000
@@ -100,6 +101,21 @@ def send(pid, what):
     except ProcessLookupError:
         return False
     return True
+
+
+def segfault(pid):
+    """A program in Rust takes the first one that is only sent for a fault that comes again when it goes on, and goes on:
+    that one does not come again, so it is sent until it has an effect."""
+    struck = send(pid, signal.SIGSEGV)
+    deadline = time.monotonic() + 0.2  # whoever is stopped does not take it now
+    while (fields := fields_of(pid)) and fields[0] not in (b"Z", b"X") and time.monotonic() < deadline:
+        send(pid, signal.SIGSEGV)
+        time.sleep(0.001)
+    return struck
+
+
+def strike(pid, what):
+    return segfault(pid) if what == signal.SIGSEGV else send(pid, what)
 
 
 def kill(pid):
