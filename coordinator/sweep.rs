@@ -22,7 +22,9 @@ pub(crate) fn kill_adopted(token: &str, workers: &[Pid]) {
         if ours.is_empty() {
             return;
         }
-        groups.extend(ours.iter().filter_map(|pid| getpgid(Some(*pid)).ok()).filter(|group| *group != getpgrp()));
+        groups.extend(
+            ours.iter().filter_map(|pid| getpgid(Some(*pid)).ok()).filter(|group| *group != getpgrp()),
+        );
         for pid in ours {
             kill(pid, Signal::SIGKILL).ok();
             // Its own children become ours only now.

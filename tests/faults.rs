@@ -66,7 +66,8 @@ fn a_kill_amid_a_write_loses_nothing() {
 fn a_result_that_can_never_be_read_back_ends_the_run() {
     let space = Space::new();
     let large = json!({ "id": "large", "op": "exec", "run": ["/usr/bin/head", "-c", "50000", "/dev/zero"] });
-    let reader = json!({ "id": "reader", "op": "exec", "run": ["wc", "-c"], "stdin": "{{ nodes.large.result }}" });
+    let reader =
+        json!({ "id": "reader", "op": "exec", "run": ["wc", "-c"], "stdin": "{{ nodes.large.result }}" });
     space.write("m.jsonl", format!("{large}\n{reader}\n"));
     let (store, struck) = (space.path(".forkyard"), space.path("struck"));
     let blobs = store.join("blobs");

@@ -158,7 +158,8 @@ class Forkyard:
             time.sleep(0.002)
         new = self.names_elsewhere() - self.others
         expect(not new, f"{when} there are: {new}")
-        expect(not os.listdir(self.directory / "tmpdir"), f"{when} TMPDIR holds {os.listdir(self.directory / 'tmpdir')}")
+        names = os.listdir(self.directory / "tmpdir")
+        expect(not names, f"{when} TMPDIR holds {names}")
         if self.store.exists():
             names = os.listdir(self.store / "tmp") if (self.store / "tmp").exists() else []
             expect(not files or not names, f"{when} tmp/ holds {names}")
@@ -184,7 +185,8 @@ class Forkyard:
     def names_elsewhere(self):
         """Names of ours outside of a store: shared memory, sockets."""
         with contextlib.suppress(OSError):
-            rows = (line.split() for line in pathlib.Path("/proc/self/net/unix").read_text().splitlines()[1:])
-            found = {f"/dev/shm/{name}" for name in os.listdir("/dev/shm")} | {row[7] for row in rows if len(row) > 7}
+            rows = [line.split() for line in pathlib.Path("/proc/self/net/unix").read_text().splitlines()[1:]]
+            found = {f"/dev/shm/{name}" for name in os.listdir("/dev/shm")}
+            found |= {row[7] for row in rows if len(row) > 7}
             return {name for name in found if self.is_apart or OURS.search(name)}
         return set()

@@ -14,8 +14,8 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def stand_apart():
-    """From now on this process and what it starts share no memory by name and no sockets with others, so that whatever is
-    there is theirs. False if that is not allowed: then only names of ours are looked for."""
+    """From now on this process and what it starts share no memory by name and no sockets with others, so that
+    whatever is there is theirs. False if that is not allowed: then only names of ours are looked for."""
     if libc.unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWNET) != 0:
         return False
     if libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None) != 0:
@@ -104,8 +104,8 @@ def send(pid, what):
 
 
 def segfault(pid):
-    """A program in Rust takes the first one that is only sent for a fault that comes again when it goes on, and goes on:
-    that one does not come again, so it is sent until it has an effect."""
+    """A program in Rust takes the first one that is only sent for a fault that comes again when it goes on, and goes
+    on: that one does not come again, so it is sent until it has an effect."""
     struck = send(pid, signal.SIGSEGV)
     deadline = time.monotonic() + 0.2  # whoever is stopped does not take it now
     while (fields := fields_of(pid)) and fields[0] not in (b"Z", b"X") and time.monotonic() < deadline:
@@ -125,13 +125,17 @@ def kill(pid):
 # ---- who is who below a run ----
 
 
+def below_zygote(coordinator):
+    return [pid for zygote in children(coordinator)[:1] for pid in children(zygote)]
+
+
 def workers_of(coordinator):
-    return [pid for zygote in children(coordinator)[:1] for pid in children(zygote) if command_name(pid) == "forkyard-worker"]
+    return [pid for pid in below_zygote(coordinator) if command_name(pid) == "forkyard-worker"]
 
 
 def pythons_of(coordinator):
     """The interpreters below the zygote, the one that forks the others first: it is the oldest."""
-    found = [pid for zygote in children(coordinator)[:1] for pid in children(zygote) if is_python(pid)]
+    found = [pid for pid in below_zygote(coordinator) if is_python(pid)]
     return sorted(found, key=lambda pid: (started(pid), pid))
 
 

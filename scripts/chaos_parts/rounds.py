@@ -107,7 +107,7 @@ class StoreRound(Round):
     def go(self):
         many = self.peace.many
         stores.copy(many.forkyard.store, self.forkyard.store)
-        self.damaged, self.is_broken = {}, False
+        self.damaged, self.has_holes = {}, False
         command, kept = self.kind, set(many.runs)
         if self.kind == "damaged store":
             command = self.chance.choice(["run", "verify", "gc", "none"])
@@ -119,15 +119,17 @@ class StoreRound(Round):
             words.append(str(keep))
             kept &= set(everything[len(everything) - keep :])
         # A damaged store is looked at by somebody who is not disturbed.
-        struck = True
-        if command == "run":
-            struck = self.run_on_damage()
-        elif command != "none":
+        is_disturbed, struck = self.kind != "damaged store", True
+        unsound = (OK,) if is_disturbed else (OK, STORE)
+        if is_disturbed:
             struck = self.strike_command(command, words, many)
-            self.forkyard.expect_nothing_left("after the strike", files=False)
+        elif command == "run":
+            self.run_on_damage()
+        elif command != "none":
+            self.forkyard.do(*words, codes=unsound)
+        self.forkyard.expect_nothing_left("after the strike", files=False)
 
         self.read(kept, many)
-        unsound = (OK, STORE) if self.kind == "damaged store" else (OK,)
         if command == "gc":
             self.forkyard.do(*words, codes=unsound)
         self.forkyard.do("store", "verify", codes=unsound)
@@ -146,34 +148,28 @@ class StoreRound(Round):
         hurt = stores.DAMAGES[self.variant](self.forkyard.store, self.chance)
         if hurt is None:  # there is nothing of the kind in this layout
             hurt = stores.flip_a_bit(self.forkyard.store, self.chance)
-        self.what, must_be_noticed = hurt
-        # Of a database with holes nobody can say what was in them.
-        self.is_broken = "database" in self.what or "runs/" in self.what
+        self.has_holes = hurt.leaves_holes
         for run, name in many.runs.items():
-            good, lost = self.forkyard.results(run, codes=(OK, STORE) if self.is_broken else (OK,))
+            good, lost = self.forkyard.results(run, codes=(OK, STORE) if self.has_holes else (OK,))
             self.expect_right(run, name, good, lost)
             if lost:
                 self.damaged[run] = lost
-        expect(self.damaged or not must_be_noticed, f"damage is not found: {self.what}")
+        expect(self.damaged or not hurt.must_be_noticed, f"damage is not found: {hurt.what}")
 
     def expect_right(self, run, name, good, lost):
         """What is handed out is right, and all that is not damaged is handed out."""
         reference = self.peace.references[name]
-        expected = {n: r for n, r in reference.items() if n not in lost and (n in good or not self.is_broken)}
+        expected = {n: r for n, r in reference.items() if n not in lost and (n in good or not self.has_holes)}
         same(good, expected, f"run {run} of {self.kind} ({self.variant})")
 
     def run_on_damage(self):
         """It may find the damage before verify does. It need not: what it does not read may stay."""
         running = self.forkyard.start_run(self.peace.manifest(self.chance.choice(list(self.peace.references))))
-        running.end((OK, STORE) if self.is_broken else (OK,))
+        running.end((OK, STORE) if self.has_holes else (OK,))
         self.forkyard.expect_nothing_left("after a run on damage")
-        return True
 
     def strike_command(self, command, words, many):
-        unsound = (STORE,) if self.kind == "damaged store" else ()
-        if self.kind == "damaged store":
-            self.forkyard.do(*words, codes=(OK, *unsound))
-            return True
+        """Whether it was struck."""
         if self.variant in LAYER:
             calls = sum(many.calls[command][what] for what in LAYER[self.variant])
             how = {"at": self.chance.randint(1, max(calls, 1)), "for": 0 if self.variant == "readonly" else 1}
@@ -211,14 +207,15 @@ class StoreRound(Round):
         read = {}
         for run in runs:
             name, allowed = many.runs[run], self.damaged.get(run, set())
-            good, lost = self.forkyard.results(run, codes=(OK, STORE) if self.is_broken else (OK,))
-            expect(lost <= allowed or self.is_broken, f"run {run}: damaged though only struck: {sorted(lost - allowed)[:5]}")
+            good, lost = self.forkyard.results(run, codes=(OK, STORE) if self.has_holes else (OK,))
+            more = lost - allowed
+            expect(not more or self.has_holes, f"run {run}: damaged though only struck: {sorted(more)[:5]}")
             self.expect_right(run, name, good, lost)
             read[name] = good
         return read
 
     def expect_gc_complete(self, words, kept, many):
-        if not self.is_broken:
+        if not self.has_holes:
             expect(kept <= set(self.forkyard.runs()), f"gc removed one of the runs {kept}")
         _, running = self.forkyard.do(*words, "--dry-run")
         expect("remove 0 runs and 0 results" in running.said(), f"gc, repeated, is not done: {running.said()}")

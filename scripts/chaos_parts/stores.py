@@ -2,6 +2,7 @@
 command of forkyard."""
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import sqlite3
@@ -35,8 +36,16 @@ def rows(store, table):
 
 # ---- damage ----
 #
-# Each says what it has damaged, and whether that must be noticed: packed bytes have bits that mean nothing, and so has
-# a database. None if the store has nothing of the kind.
+# Each says what it has damaged, or nothing if the store has nothing of the kind.
+
+
+@dataclasses.dataclass
+class Damage:
+    what: str
+    # Packed bytes have bits that mean nothing, and so has a database.
+    must_be_noticed: bool
+    # Nobody can say what was there: results may be missing, and the store may be unusable until it is verified.
+    leaves_holes: bool = False
 
 
 def flip_a_bit(store, chance):
@@ -47,13 +56,13 @@ def flip_a_bit(store, chance):
     if where is files:
         path = chance.choice(files)
         replace(path, flipped(before := path.read_bytes(), chance))
-        return str(path), not before.startswith(ZSTD)
+        return Damage(str(path), not before.startswith(ZSTD))
     table, name, column = where
     with database(store) as connection:
         row = f"SELECT {name}, {column} FROM {table} ORDER BY {name} LIMIT 1 OFFSET ?"
         key, before = connection.execute(row, [chance.randrange(rows(store, table))]).fetchone()
         connection.execute(f"UPDATE {table} SET {column} = ? WHERE {name} = ?", [flipped(before, chance), key])
-    return f"{column} of {table} where {name} is {key}", not before.startswith(ZSTD)
+    return Damage(f"{column} of {table} where {name} is {key}", not before.startswith(ZSTD))
 
 
 def spoil_a_page(store, chance):
@@ -67,7 +76,7 @@ def spoil_a_page(store, chance):
     start = page * PAGE + chance.randrange(0, PAGE, part)
     before[start : start + part] = chance.choice([bytes(part), chance.randbytes(part)])
     replace(path, before)
-    return f"{part} bytes of page {page} of the database", False
+    return Damage(f"{part} bytes of page {page} of the database", False, leaves_holes=True)
 
 
 def cut_the_database(store, chance):
@@ -77,7 +86,7 @@ def cut_the_database(store, chance):
     before = path.read_bytes()
     length = chance.randrange(len(before) // PAGE) * PAGE + chance.choice([0, 0, 100])
     replace(path, before[:length])
-    return f"the database after {length} of {len(before)} bytes", False
+    return Damage(f"the database after {length} of {len(before)} bytes", False, leaves_holes=True)
 
 
 def spoil_a_file(store, chance):
@@ -87,12 +96,13 @@ def spoil_a_file(store, chance):
         return None
     path = chance.choice(files)
     is_packed = path.read_bytes().startswith(ZSTD)
-    return f"{path}, {spoil(path, chance)}", not is_packed
+    return Damage(f"{path}, {spoil(path, chance)}", not is_packed)
 
 
 def spoil_a_journal(store, chance):
-    path = chance.choice([path for name in ("journal", "fields") for path in (store / "runs").glob(f"*/{name}")])
-    return f"{path}, {spoil(path, chance)}", False
+    journals = [path for name in ("journal", "fields") for path in sorted((store / "runs").glob(f"*/{name}"))]
+    path = chance.choice([path for path in journals if path.stat().st_size])
+    return Damage(f"{path}, {spoil(path, chance)}", False, leaves_holes=True)
 
 
 DAMAGES = {
