@@ -88,6 +88,8 @@ pub(crate) enum Ending {
     Interrupted(Signal),
     ArtifactChanged(ArtifactId),
     StoreFull(String),
+    /// What was read back was lost again and again.
+    StoreLoses(String),
 }
 
 /// A run that could not be made, or not to its end.

@@ -369,6 +369,16 @@ fn the_death_of_the_zygote_ends_the_run_in_order() {
     space.expect_nothing_left();
 }
 
+#[test]
+fn the_death_of_the_zygote_ends_what_hides_in_the_group_of_a_command() {
+    // Nothing in its environment tells whose it is.
+    let space = Space::with(&shell("a", "env -i sleep 1000 & touch up; wait", ""));
+    let run = space.start_until_up();
+    send(run.zygote(), Signal::SIGKILL);
+    run.end().expect(70);
+    space.expect_nothing_left();
+}
+
 // ---- the coordinator dies ----
 
 #[test]

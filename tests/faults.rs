@@ -62,6 +62,31 @@ fn a_kill_amid_a_write_loses_nothing() {
     go_through("torn");
 }
 
+#[test]
+fn a_result_that_can_never_be_read_back_ends_the_run() {
+    let space = Space::new();
+    let large = json!({ "id": "large", "op": "exec", "run": ["/usr/bin/head", "-c", "50000", "/dev/zero"] });
+    let reader =
+        json!({ "id": "reader", "op": "exec", "run": ["wc", "-c"], "stdin": "{{ nodes.large.result }}" });
+    space.write("m.jsonl", format!("{large}\n{reader}\n"));
+    let (store, struck) = (space.path(".forkyard"), space.path("struck"));
+    let blobs = store.join("blobs");
+    let environment = [
+        ("LD_PRELOAD", library()),
+        ("FAULT_STORE", text(&blobs)),
+        ("FAULT_KIND", "read"),
+        ("FAULT_AT", "1"),
+        ("FAULT_FOR", "0"),
+        ("FAULT_ALL", "1"),
+        ("FAULT_STRUCK", text(&struck)),
+    ];
+    let run = space.run_in(&environment, &[&["--store", text(&store)], &RUN[..]].concat()).expect(4);
+    run.says("the result of node large could not be read back 10 times");
+    space.run(&RUN).expect(0);
+    assert_eq!(space.result_text("reader").trim(), "50000");
+    space.expect_nothing_left();
+}
+
 /// Strikes each call of each scenario in turn.
 fn go_through(kind: &str) {
     for layout in LAYOUTS {

@@ -72,7 +72,7 @@ pub(super) fn exit(result: RunResult) -> Result<Exit, Failure> {
     if let Some(error) = result.error {
         let full = matches!(&error, RunError::Store(_));
         return match result.ending {
-            Ending::StoreFull(_) if !full => Ok(Exit::Store),
+            Ending::StoreFull(_) | Ending::StoreLoses(_) if !full => Ok(Exit::Store),
             _ => Err(error.into()),
         };
     }
@@ -83,6 +83,13 @@ pub(super) fn exit(result: RunResult) -> Result<Exit, Failure> {
         Ending::StoreFull(why) => {
             let message = format!(
                 "the store's disk is full: {why}; what is committed stays, make room and run again to go on"
+            );
+            return Err(Failure::new(Exit::Store, message));
+        }
+        Ending::StoreLoses(why) => {
+            let message = format!(
+                "the store does not keep what is put into it: {why}; what is committed stays, see to its disk, run \
+                 `forkyard store verify`, and run again to go on"
             );
             return Err(Failure::new(Exit::Store, message));
         }

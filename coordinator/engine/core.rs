@@ -113,6 +113,8 @@ pub(crate) struct Progressing {
     pub(super) retries: HashSet<NodeId>,
     /// Nodes of which one has ended its process: each is run alone until it is known which.
     pub(super) suspects: HashSet<NodeId>,
+    /// How often the result of a node could not be read back.
+    pub(super) losses: HashMap<NodeId, u32>,
     /// How many nodes read each node's result.
     pub(super) readers: HashMap<NodeId, usize>,
     /// Nodes whose results, if they are large, are needed as files.
@@ -242,6 +244,7 @@ impl Progressing {
             draining: false,
             retries: HashSet::new(),
             suspects: HashSet::new(),
+            losses: HashMap::new(),
             readers: HashMap::new(),
             read_as_files: HashSet::new(),
             foreseen: None,

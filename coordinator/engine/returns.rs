@@ -24,6 +24,9 @@ use crate::schedule::State;
 use crate::store::{Extra, NewResult, NewValue, Outcome};
 use crate::timers::Timer;
 
+/// A node's result that cannot be read back so often is not lost by chance.
+const LOSSES_MAX: u32 = 10;
+
 impl Engine<'_> {
     pub(super) fn on_worker(&mut self, message: FromWorker) -> Result<(), RunError> {
         let FromWorker { worker, batch, done, returned, read } = message;
@@ -385,8 +388,16 @@ impl Engine<'_> {
     }
 
     /// The result of `producer` is gone: it runs again, and `reader`, which found out, waits for it. What else was
-    /// in the reader's batch must have been given back.
+    /// in the reader's batch must have been given back. A store that loses it again and again ends the run.
     pub(super) fn compute_anew(&mut self, producer: NodeId, reader: NodeId) {
+        let losses = self.state.losses.entry(producer).or_insert(0);
+        *losses += 1;
+        if *losses == LOSSES_MAX {
+            let name = self.nodes.name(producer);
+            let why = format!("the result of node {name} could not be read back {LOSSES_MAX} times");
+            self.state.ending = Ending::StoreLoses(why);
+            self.stop();
+        }
         self.leave(reader);
         self.release_waiting(reader);
         match self.scheduler.revive(producer, reader) {

@@ -336,6 +336,7 @@ impl Engine<'_> {
             (Some(error), _) => error.to_string(),
             (None, Ending::ArtifactChanged(artifact)) => self.changed(*artifact),
             (None, Ending::StoreFull(why)) => format!("the store takes no more results: {why}"),
+            (None, Ending::StoreLoses(why)) => format!("the store does not keep what is put into it: {why}"),
             (None, Ending::Complete | Ending::Interrupted(_)) => "it was closed".into(),
         };
         if let Some(mut submissions) = self.state.submissions.take() {

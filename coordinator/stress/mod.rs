@@ -156,7 +156,7 @@ pub(crate) fn stress(request: &Request, runtime: &Runtime) -> Result<Stressed, R
         Ending::ArtifactChanged(_) => {
             return Err(RunError::Pool("the artifact of the stress was changed".into()));
         }
-        Ending::StoreFull(why) => return Err(RunError::Store(why.clone())),
+        Ending::StoreFull(why) | Ending::StoreLoses(why) => return Err(RunError::Store(why.clone())),
     }
     let leaks = traces.compare(&result.crew.token, &options.store);
     let dir = StoreDir::new(&options.store);

@@ -1,8 +1,41 @@
-"""Finding processes and killing them. Knows nothing of what they do."""
+"""Finding processes, signalling them, seeing which are left. Knows nothing of what they do."""
 
+import contextlib
+import ctypes
 import os
 import pathlib
 import signal
+import time
+
+PR_SET_CHILD_SUBREAPER = 36
+CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWNET = 0x20000, 0x8000000, 0x40000000
+MS_REC, MS_PRIVATE = 0x4000, 0x40000
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def stand_apart():
+    """From now on this process and what it starts share no memory by name and no sockets with others, so that
+    whatever is there is theirs. False if that is not allowed: then only names of ours are looked for."""
+    if libc.unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWNET) != 0:
+        return False
+    if libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None) != 0:
+        return False
+    return libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", 0, None) == 0
+
+
+def adopt():
+    """From now on whatever is left of what this process started becomes its child, whatever it did to hide."""
+    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "PR_SET_CHILD_SUBREAPER")
+
+
+def adopted(but):
+    """The children of this process, but these; those that have ended are waited for."""
+    found = [pid for pid in children(os.getpid(), ended=True) if pid not in but]
+    for pid in found:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+    return [pid for pid in found if fields_of(pid)]
 
 
 def fields_of(pid):
@@ -13,18 +46,13 @@ def fields_of(pid):
         return []
 
 
-def stat(pid):
-    """Parent and state of a process."""
-    fields = fields_of(pid)
-    return (int(fields[1]), fields[0].decode()) if fields else (None, None)
-
-
 def pids():
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
-def children(pid):
-    return [child for child in pids() if stat(child)[0] == pid and stat(child)[1] != "Z"]
+def children(pid, ended=False):
+    found = [(child, fields_of(child)) for child in pids()]
+    return [child for child, fields in found if fields and int(fields[1]) == pid and (ended or fields[0] != b"Z")]
 
 
 def command_name(pid):
@@ -34,17 +62,24 @@ def command_name(pid):
         return None
 
 
-def pythons_of(pid):
-    """The children that are Python interpreters, the oldest first."""
-    found = []
-    for child in children(pid):
-        try:
-            is_python = os.path.basename(os.readlink(f"/proc/{child}/exe")).startswith("python")
-        except OSError:
-            continue
-        if is_python and (fields := fields_of(child)):
-            found.append((int(fields[19]), child))
-    return [child for _, child in sorted(found)]
+def started(pid):
+    """When a process was started, in ticks."""
+    fields = fields_of(pid)
+    return int(fields[19]) if fields else 0
+
+
+def is_python(pid):
+    try:
+        return os.path.basename(os.readlink(f"/proc/{pid}/exe")).startswith("python")
+    except OSError:
+        return False
+
+
+def open_files(pid):
+    try:
+        return [int(name) for name in os.listdir(f"/proc/{pid}/fd")]
+    except OSError:
+        return []
 
 
 def processes_of(home):
@@ -59,8 +94,67 @@ def processes_of(home):
     return found
 
 
-def kill(pid):
+def send(pid, what):
+    """Whether there was such a process."""
     try:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, what)
     except ProcessLookupError:
-        pass
+        return False
+    return True
+
+
+def segfault(pid):
+    """A program in Rust takes the first one that is only sent for a fault that comes again when it goes on, and goes
+    on: that one does not come again, so it is sent until it has an effect."""
+    struck = send(pid, signal.SIGSEGV)
+    deadline = time.monotonic() + 0.2  # whoever is stopped does not take it now
+    while (fields := fields_of(pid)) and fields[0] not in (b"Z", b"X") and time.monotonic() < deadline:
+        send(pid, signal.SIGSEGV)
+        time.sleep(0.001)
+    return struck
+
+
+def strike(pid, what):
+    return segfault(pid) if what == signal.SIGSEGV else send(pid, what)
+
+
+def kill(pid):
+    return send(pid, signal.SIGKILL)
+
+
+# ---- who is who below a run ----
+
+
+def below_zygote(coordinator):
+    return [pid for zygote in children(coordinator)[:1] for pid in children(zygote)]
+
+
+def workers_of(coordinator):
+    return [pid for pid in below_zygote(coordinator) if command_name(pid) == "forkyard-worker"]
+
+
+def pythons_of(coordinator):
+    """The interpreters below the zygote, the one that forks the others first: it is the oldest."""
+    found = [pid for pid in below_zygote(coordinator) if is_python(pid)]
+    return sorted(found, key=lambda pid: (started(pid), pid))
+
+
+def commands_of(coordinator):
+    return [pid for worker in workers_of(coordinator) for pid in children(worker)]
+
+
+def grandchildren_of(coordinator):
+    """What commands and Python functions have started, sessions of their own too."""
+    starters = commands_of(coordinator) + pythons_of(coordinator)[1:]
+    return [pid for starter in starters for pid in children(starter)]
+
+
+TARGETS = {
+    "coordinator": lambda coordinator: [coordinator],
+    "zygote": lambda coordinator: children(coordinator)[:1],
+    "worker": workers_of,
+    "Python zygote": lambda coordinator: pythons_of(coordinator)[:1],
+    "Python process": lambda coordinator: pythons_of(coordinator)[1:],
+    "command": commands_of,
+    "grandchild": grandchildren_of,
+}
