@@ -120,7 +120,9 @@ impl Engine<'_> {
             let word = match self.scheduler.state(self.find(id)?) {
                 State::Settled(Outcome::Ran | Outcome::Cached) => "done",
                 State::Settled(outcome) => outcome.word(),
-                _ => "unknown",
+                _ if self.is_dry() => "unknown",
+                // Its result was lost, and it runs again.
+                _ => "done",
             };
             scope.outcome(id, word);
         }

@@ -41,8 +41,6 @@ struct Fate {
     nulls: bool,
     /// The run stopped before all its ancestors had ended: what was set by then is a matter of time.
     unsure: bool,
-    /// It may have been done once: its result was lost, and the run stopped before it was there again.
-    was_done: bool,
 }
 
 impl Fate {
@@ -57,7 +55,6 @@ impl Fate {
             chosen: None,
             nulls: false,
             unsure: false,
-            was_done: false,
         }
     }
 
@@ -94,6 +91,11 @@ impl World<'_> {
     /// What is wrong with what a run says.
     pub fn judge(case: &Case, facts: &Facts) -> Result<(), String> {
         let draining = stops(case, facts);
+        if case.weather.loss && (draining || facts.interrupted) {
+            // Of a node whose result was lost before the run stopped, others may have seen it or not: that all are settled, and
+            // what holds at every moment, is all that can be asked.
+            return Ok(());
+        }
         let mut world = World { case, facts, fates: HashMap::new(), draining, told: 0 };
         for (at, node) in case.nodes.iter().enumerate() {
             world.node(node, Place { rank: vec![at as u32], generator: None, outlives: false })?;
@@ -191,9 +193,7 @@ impl World<'_> {
         } else {
             None
         };
-        let stops = self.draining || self.facts.interrupted;
         let mut fate = match (plain, &node.parts) {
-            _ if needs.iter().any(|need| fate_of(need).was_done) => self.after_lost(node, seen)?,
             (Some(outcome), _) => {
                 let mut allowed = vec![outcome];
                 if leader_blocks.is_some() {
@@ -252,8 +252,9 @@ impl World<'_> {
             fate.chosen = chosen(node, &fate.value);
         }
         let is_done = fate.is_done();
-        fate.unsure = unsure || fate.outcome == Outcome::Cancelled && stops;
-        fate.was_done |= fate.outcome == Outcome::Cancelled && stops && self.case.weather.loss;
+        // Left out by a run that stops, it is settled before all that it needs is.
+        let is_left_out = matches!(fate.outcome, Outcome::Cancelled | Outcome::Blocked);
+        fate.unsure = unsure || is_left_out && (self.draining || self.facts.interrupted);
         fate.nulls = node.policy == Some(Policy::Null);
         self.fates.insert(node.id, fate);
         if is_done {
@@ -263,19 +264,6 @@ impl World<'_> {
             }
         }
         Ok(())
-    }
-
-    /// A node after one that may have been done once: whether it saw that one's result is a matter of time.
-    fn after_lost(&mut self, node: &Node, seen: Seen) -> Result<Fate, String> {
-        let id = node.name();
-        let Some(&outcome) = self.facts.outcomes.get(&id) else {
-            return Err(format!("nothing became of {id}"));
-        };
-        let part = format!("{id}[");
-        let parts = self.facts.outcomes.keys().filter(|name| name.starts_with(&part)).count();
-        self.told += 1 + parts;
-        let value = self.facts.values.get(&id).cloned().unwrap_or_default();
-        Ok(Fate { value, was_done: true, unsure: true, ..Fate::of(outcome, seen) })
     }
 
     /// Whether a race of this node came to something else, so that nobody may have waited for this one.

@@ -195,6 +195,17 @@ fn who_is_let_go_while_the_run_stops_is_cancelled() {
     });
 }
 
+/// Seed 38366: while a node ran again because its result was lost, others saw its outcome as unknown.
+#[test]
+fn the_outcome_of_a_node_that_runs_again_is_known() {
+    let mut nodes = vec![node(0), Node { uncached: true, ..node(1) }];
+    nodes.extend((2..5).map(|id| Node { whole: Some(1), ..reads(id, &[Term::Result(0)]) }));
+    nodes.extend((5..9).map(|id| items(reads(id, &[Term::Outcome(0), Term::Result(1)]), 1)));
+    holds(nodes, |case| {
+        (case.weather.loss, case.weather.second_run, case.weather.workers) = (true, true, 1);
+    });
+}
+
 /// Seed 206365: a worker was refused when all others had just died, and the run ended.
 #[test]
 fn a_refusal_ends_a_run_only_if_nobody_can_be_asked_for() {
