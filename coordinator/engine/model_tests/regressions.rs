@@ -225,3 +225,11 @@ fn identical_nodes_that_outlive_a_failure_do_not_wait_for_each_other() {
     nodes.extend((1..4).map(|id| failing(node(id))));
     holds(nodes, |case| case.stops = true);
 }
+
+/// A load of a million: each item that waited at a gate with a rate set a timer that set itself anew, so that a run became slower
+/// the longer it went on. `sanity_check` counts them.
+#[test]
+fn many_that_wait_at_a_gate_are_one_timer() {
+    let through_a_gate = Node { group: Some(0), ..items(reads(0, &[Term::Item]), 100) };
+    holds(vec![through_a_gate], |case| case.groups[0] = Limit { concurrency: None, rate: Some(20) });
+}
