@@ -7,12 +7,11 @@ import os
 import pathlib
 import re
 import resource
-import signal
 import subprocess
 import threading
 import time
 
-from .processes import adopted, kill, processes_of
+from .processes import adopted, has_children, kill
 
 DEADLINE_S = 120
 SLOWER = 3  # who strikes must be quicker than who is struck
@@ -153,7 +152,8 @@ class Forkyard:
     def expect_nothing_left(self, when, files=True):
         deadline = time.monotonic() + DEADLINE_S
         # Who is about to end cannot be waited for by others than its parent.
-        while left := set(adopted(but=())) | set(processes_of(self.directory)):
+        while has_children():
+            left = adopted()
             expect(time.monotonic() < deadline, f"{when} processes are left: {left}")
             time.sleep(0.002)
         new = self.names_elsewhere() - self.others
@@ -179,8 +179,10 @@ class Forkyard:
 
     def kill_everything(self):
         """After a violation: what is left is no concern of the next one."""
-        for pid in {*adopted(but=()), *processes_of(self.directory)}:
-            kill(pid)
+        while has_children():
+            for pid in adopted():
+                kill(pid)
+            time.sleep(0.002)
 
     def names_elsewhere(self):
         """Names of ours outside of a store: shared memory, sockets."""

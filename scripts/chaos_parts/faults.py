@@ -188,8 +188,10 @@ class Unreadable(Disk):
     kind, counted = "read", [READS]
 
     def may_be_other(self, nodes, running):
-        """What could not be read back was said to be lost."""
-        return set(re.findall(r"node (\S+) runs again", running.said())), set(), set()
+        """What could not be read back was said to be lost, and with it what shares its bytes."""
+        digest_of = {node: result[1] for node, result in self.peace.first.reference.items()}
+        lost = {digest_of[node] for node in re.findall(r"node (\S+) runs again", running.said())}
+        return {node for node, digest in digest_of.items() if digest in lost}, set(), set()
 
 
 class ReadOnly(Disk):
@@ -301,7 +303,7 @@ class Clock(Fault):
 
     def arm(self):
         self.environment = self.peace.faults(
-            self.forkyard, "clock", at=self.chance.randint(1, 20), jump=self.variants[self.variant],
+            self.forkyard, "clock", at=self.chance.randint(1, 6), jump=self.variants[self.variant],
             **{"for": self.chance.choice([EVER, 1, 3, 40])},
         )
 

@@ -5,6 +5,7 @@ import ctypes
 import os
 import pathlib
 import signal
+import sys
 import time
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -27,11 +28,22 @@ def adopt():
     """From now on whatever is left of what this process started becomes its child, whatever it did to hide."""
     if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "PR_SET_CHILD_SUBREAPER")
+    if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
+        sys.exit("this kernel does not tell who is whose child: it is made without CONFIG_PROC_CHILDREN")
 
 
-def adopted(but):
-    """The children of this process, but these; those that have ended are waited for."""
-    found = [pid for pid in children(os.getpid(), ended=True) if pid not in but]
+def has_children():
+    """The lists of children may miss one while others end; this does not."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def adopted():
+    """The children of this process; those that have ended are waited for."""
+    found = children(os.getpid(), ended=True)
     for pid in found:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
@@ -46,13 +58,13 @@ def fields_of(pid):
         return []
 
 
-def pids():
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
-
-
 def children(pid, ended=False):
-    found = [(child, fields_of(child)) for child in pids()]
-    return [child for child, fields in found if fields and int(fields[1]) == pid and (ended or fields[0] != b"Z")]
+    """The kernel's own lists, one a thread: a scan of all processes for each question would be most of a round."""
+    found = []
+    for path in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += [int(child) for child in path.read_text().split()]
+    return [child for child in found if (fields := fields_of(child)) and (ended or fields[0] != b"Z")]
 
 
 def command_name(pid):
@@ -80,18 +92,6 @@ def open_files(pid):
         return [int(name) for name in os.listdir(f"/proc/{pid}/fd")]
     except OSError:
         return []
-
-
-def processes_of(home):
-    """Everything with this home directory: a command and all that it started."""
-    mark, found = b"HOME=%s" % os.fsencode(home), []
-    for pid in pids():
-        try:
-            if mark in pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-                found.append(pid)
-        except OSError:
-            pass
-    return found
 
 
 def send(pid, what):

@@ -46,6 +46,8 @@ class Damage:
     must_be_noticed: bool
     # Nobody can say what was there: results may be missing, and the store may be unusable until it is verified.
     leaves_holes: bool = False
+    # `store verify` tells of it, and `store gc` refuses, for as long as the run is there.
+    stays: bool = False
 
 
 def flip_a_bit(store, chance):
@@ -102,7 +104,7 @@ def spoil_a_file(store, chance):
 def spoil_a_journal(store, chance):
     journals = [path for name in ("journal", "fields") for path in sorted((store / "runs").glob(f"*/{name}"))]
     path = chance.choice([path for path in journals if path.stat().st_size])
-    return Damage(f"{path}, {spoil(path, chance)}", False, leaves_holes=True)
+    return Damage(f"{path}, {spoil(path, chance)}", False, leaves_holes=True, stays=True)
 
 
 DAMAGES = {
