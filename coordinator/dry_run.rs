@@ -119,7 +119,7 @@ impl DryRun {
         let engine = Engine {
             nodes: Nodes::new(plan),
             ops,
-            artifacts: &artifacts,
+            artifacts: artifacts.clone(),
             run: None,
             dir: &dir,
             layout,

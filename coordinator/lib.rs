@@ -57,6 +57,7 @@ mod fields;
 mod graph;
 mod hands;
 mod importer;
+mod inbox;
 mod init;
 mod key;
 mod limits;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use forkyard_shared::arena::ArenaWriter;
@@ -346,7 +347,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     let mut engine = Engine {
         nodes: Nodes::new(plan),
         ops,
-        artifacts: &artifacts,
+        artifacts: artifacts.clone(),
         dir: &dir,
         run: Some(&run_dir),
         layout,
@@ -446,7 +447,7 @@ pub(crate) fn nodes_named(plan: &Plan, names: &[String]) -> Result<HashSet<NodeI
 }
 
 /// Opens every artifact of a plan.
-pub(crate) fn open_artifacts(plan: &Plan) -> Result<Vec<OpenArtifact>, RunError> {
+pub(crate) fn open_artifacts(plan: &Plan) -> Result<Arc<[OpenArtifact]>, RunError> {
     plan.artifacts.iter().map(OpenArtifact::open).collect::<Result<_, _>>().map_err(RunError::Artifact)
 }
 

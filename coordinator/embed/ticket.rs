@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use forkyard_shared::blob;
 use forkyard_shared::digest::Digest;
 use forkyard_shared::ids::NodeId;
+use forkyard_shared::spin;
 use forkyard_shared::value::Kind;
 use parking_lot::{Condvar, Mutex};
 use serde::de::DeserializeOwned;
@@ -97,23 +98,15 @@ impl Slot {
         }
     }
 
-    fn wait(&self, until: Option<Instant>) -> Option<&Answer> {
-        let start = Instant::now();
-        while self.answer.get().is_none() {
-            let now = Instant::now();
-            if until.is_some_and(|until| now >= until) {
-                return None;
-            }
-            if now - start > SPIN {
-                return self.sleep(until);
-            }
-            // The loop may want this very core.
-            std::thread::yield_now();
+    /// Waits for what somebody else makes of it.
+    fn wait(&self, until: Option<Instant>) {
+        let left = until.map_or(SPIN, |until| until.saturating_duration_since(Instant::now()).min(SPIN));
+        if spin::look(left, || self.answer.get()).is_none() {
+            self.sleep(until);
         }
-        self.answer.get()
     }
 
-    fn sleep(&self, until: Option<Instant>) -> Option<&Answer> {
+    fn sleep(&self, until: Option<Instant>) {
         self.sleepers.fetch_add(1, Relaxed);
         fence(SeqCst);
         let mut lock = self.lock.lock();
@@ -126,7 +119,6 @@ impl Slot {
         }
         drop(lock);
         self.sleepers.fetch_sub(1, Relaxed);
-        self.answer.get()
     }
 }
 
@@ -144,7 +136,7 @@ impl Ticket {
     /// # Errors
     /// Why there is none.
     pub fn wait(&self) -> Result<Value, TaskError> {
-        self.slot.wait(None);
+        self.wait_until(None);
         self.try_get().expect("BUG: a wait without an answer")
     }
 
@@ -153,8 +145,15 @@ impl Ticket {
     /// # Errors
     /// As [`Ticket::wait`].
     pub fn wait_timeout(&self, limit: Duration) -> Result<Option<Value>, TaskError> {
-        self.slot.wait(Some(Instant::now() + limit));
+        self.wait_until(Some(Instant::now() + limit));
         self.try_get().transpose()
+    }
+
+    fn wait_until(&self, until: Option<Instant>) {
+        if self.slot.answer.get().is_none() {
+            self.shared.drive_until(until, || self.slot.answer.get().is_some());
+            self.slot.wait(until);
+        }
     }
 
     /// The answer, if it is there.

@@ -4,7 +4,7 @@
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use forkyard_shared::codec::{self, Frame};
 use forkyard_shared::ids::{NodeId, WorkerId};
@@ -13,8 +13,8 @@ use forkyard_shared::protocol::{
     Batch, Cause, Completion, Cost, ERROR_MAX_BYTES, FLUSH_BYTES, Failure, FromWorker, FromZygote,
     LOG_MAX_BYTES, Task as Message, ToCoordinator, ToWorker, WorkerEnds, Writes,
 };
-use forkyard_shared::sys;
 use forkyard_shared::value::{Body, INLINE_MAX_BYTES, Kind, Value};
+use forkyard_shared::{spin, sys};
 use ipc_channel::ipc::{IpcReceiver, IpcSender};
 use ipc_channel::{IpcError, TryRecvError};
 
@@ -143,9 +143,9 @@ impl<'a> Worker<'a> {
     /// The next message; none if something else had to be done.
     fn next(&mut self, inbox: &IpcReceiver<Frame>) -> Result<Option<Frame>, Stop> {
         if self.python.tasks().is_empty() {
-            return Ok(Some(receive(inbox)?));
+            return Ok(Some(self.receive(inbox)?));
         }
-        match inbox.try_recv() {
+        match inbox.try_recv_timeout(Duration::ZERO) {
             Ok(frame) => return Ok(Some(frame)),
             Err(TryRecvError::Empty) => {}
             Err(TryRecvError::IpcError(error)) => return Err(error.into()),
@@ -327,7 +327,7 @@ impl<'a> Worker<'a> {
             Err(NoChild::Gone) => return Err(Stop::PythonEnded),
             Err(NoChild::Refused(why)) => ToCoordinator::Zygote(FromZygote::ForkFailed(self.id, why)),
         };
-        self.outbox.send(Frame(codec::encode(&news)))?;
+        self.tell(&news)?;
         if self.python.pid().is_none() { Err(Stop::PythonEnded) } else { Ok(()) }
     }
 
@@ -346,7 +346,7 @@ impl<'a> Worker<'a> {
                     [alone] => {
                         self.pulse.begin(*alone, sys::now_ns());
                         let words = ToCoordinator::LastWords(self.id, self.python.last_words());
-                        self.outbox.send(Frame(codec::encode(&words)))?;
+                        self.tell(&words)?;
                     }
                     several => {
                         self.pulse.end();
@@ -397,7 +397,19 @@ impl<'a> Worker<'a> {
         let done = std::mem::take(&mut self.pending);
         let read = std::mem::take(&mut self.read);
         let message = FromWorker { worker: self.id, batch, done, returned, read };
-        self.outbox.send(Frame(codec::encode(&ToCoordinator::Worker(message))))
+        self.tell(&ToCoordinator::Worker(message))
+    }
+
+    fn tell(&self, news: &ToCoordinator) -> Result<(), IpcError> {
+        self.outbox.send(Frame(codec::encode(news)))?;
+        self.pulse.say();
+        Ok(())
+    }
+
+    fn receive(&self, inbox: &IpcReceiver<Frame>) -> Result<Frame, IpcError> {
+        // (A look that does not wait by way of `try_recv` would take three system calls.)
+        let there = || self.pulse.has_offer().then(|| inbox.try_recv_timeout(Duration::ZERO).ok()).flatten();
+        spin::look(SPIN, there).map_or_else(|| inbox.recv(), Ok)
     }
 
     fn attempt(&mut self, message: &Message) -> Attempt {
@@ -479,19 +491,6 @@ fn outsized(task: &Task, output: Output) -> Result<Output, Failed> {
             Ok(Output::written(output.value.kind, sink.finish()?).with_log(output.log))
         }
         _ => Ok(output),
-    }
-}
-
-fn receive(inbox: &IpcReceiver<Frame>) -> Result<Frame, IpcError> {
-    let start = Instant::now();
-    loop {
-        if let Ok(frame) = inbox.try_recv() {
-            return Ok(frame);
-        }
-        if start.elapsed() > SPIN {
-            return inbox.recv();
-        }
-        std::thread::yield_now();
     }
 }
 

@@ -94,7 +94,7 @@ fn once(case: &Case, seed: u64, plan: &'static Plan, store: &Memory) -> Result<(
     let mut engine = Engine {
         nodes: Nodes::new(plan),
         ops: &OPS,
-        artifacts: &[],
+        artifacts: [].into(),
         dir: &dir,
         run: None,
         layout: Layout::Hybrid,
