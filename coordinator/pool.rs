@@ -38,9 +38,6 @@ use crate::queue::Queue;
 use crate::run::RunError;
 use crate::{limits, sweep, threads};
 
-/// How long the coordinator looks for the next message before it sleeps.
-pub(crate) const SPIN: Duration = Duration::from_micros(30);
-
 /// How long the zygote may take to end everything below it before it is killed itself.
 const END_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -106,6 +103,8 @@ pub(crate) struct Pool {
     woken: Cell<bool>,
     /// Rung when the pool ends: nobody watches the memory for it any more.
     over: Arc<EventFd>,
+    /// How long whoever waits for a message looks for it before it sleeps.
+    spin: Duration,
     /// Where other threads leave what they want.
     requests: Option<Arc<Queue<Request>>>,
     interrupted: Arc<AtomicBool>,
@@ -123,8 +122,9 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// Takes over a zygote, with room for so many workers.
-    pub fn new(zygote: Zygote, workers: usize) -> io::Result<Pool> {
+    /// Takes over a zygote, with room for so many workers. Whoever waits for a message looks for it so long before it
+    /// sleeps.
+    pub fn new(zygote: Zygote, workers: usize, spin: Duration) -> io::Result<Pool> {
         prctl::set_child_subreaper(true)?;
         limits::raise(zygote.pid)?;
         let (wake, waker) = start_waker(zygote.wake)?;
@@ -138,6 +138,7 @@ impl Pool {
             noticed: Noticed::default(),
             woken: Cell::new(false),
             over: Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?),
+            spin,
             requests: None,
             interrupted: Arc::default(),
             paused: Arc::default(),
@@ -157,6 +158,10 @@ impl Pool {
     /// From now on a request in this queue ends a wait too.
     pub fn take_requests_from(&mut self, requests: Arc<Queue<Request>>) {
         self.requests = Some(requests);
+    }
+
+    pub fn spin(&self) -> Duration {
+        self.spin
     }
 
     /// Where everything arrives.
@@ -213,9 +218,9 @@ impl Pool {
         let mut inbox = self.inbox.lock();
         let limit = limit.unwrap_or(Duration::MAX);
         let mut frame =
-            inbox.look(limit.min(SPIN), || requests.is_some_and(|requests| requests.has_any()))?;
-        if frame.is_none() && limit > SPIN && requests.is_none() {
-            inbox.sleep(limit - SPIN)?;
+            inbox.look(limit.min(self.spin), || requests.is_some_and(|requests| requests.has_any()))?;
+        if frame.is_none() && limit > self.spin && requests.is_none() {
+            inbox.sleep(limit - self.spin)?;
             frame = inbox.look(Duration::ZERO, || false)?;
         }
         let Some(frame) = frame else { return Ok(None) };

@@ -12,6 +12,7 @@ use forkyard_shared::arena::ArenaWriter;
 use forkyard_shared::digest::Digest;
 use forkyard_shared::ids::{ArtifactId, NodeId};
 use forkyard_shared::protocol::{FromZygote, NoPython, PythonSetup, Setup, ToCoordinator};
+use forkyard_shared::spin::SPIN;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
@@ -255,8 +256,8 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         report.say(warning);
     }
     let zygote = runtime.take_zygote().map_err(RunError::Pool)?;
-    let mut pool =
-        Pool::new(zygote, workers_max).map_err(|error| RunError::Pool(format!("start the pool: {error}")))?;
+    let mut pool = Pool::new(zygote, workers_max, SPIN)
+        .map_err(|error| RunError::Pool(format!("start the pool: {error}")))?;
     if let Some((allowed, limit)) = limits::workers_allowed() {
         if allowed < workers {
             report.say(&format!(
@@ -478,6 +479,7 @@ pub(crate) fn attach(
         tmp_dir: absolute(dir.tmp_dir()).map_err(pool_error)?,
         blobs_dir: absolute(dir.worker_blobs_dir(layout)).map_err(pool_error)?,
         secrets: plan.secrets.clone(),
+        spin_ns: pool.spin().as_nanos() as u64,
     };
     let setups = artifacts.iter().map(OpenArtifact::setup).collect::<Result<_, _>>().map_err(pool_error)?;
     pool.set_up(setup, (lock, arena), setups).map_err(pool_error)?;

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use forkyard_shared::codec::{self, Frame};
 use forkyard_shared::protocol::ToCoordinator;
@@ -43,6 +43,8 @@ pub(crate) struct Shared {
     /// Nodes that are under way.
     open: AtomicUsize,
     bound: usize,
+    /// How long who waits looks before it sleeps.
+    pub spin: Duration,
     /// Threads that wait for room, or are about to.
     waiting: AtomicU32,
     lock: Mutex<()>,
@@ -52,7 +54,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(ops: &'static Ops, artifacts: Vec<String>, bound: usize) -> Shared {
+    pub(super) fn new(ops: &'static Ops, artifacts: Vec<String>, bound: usize, spin: Duration) -> Shared {
         Shared {
             ops,
             artifacts,
@@ -60,6 +62,7 @@ impl Shared {
             wheel: OnceLock::new(),
             open: AtomicUsize::new(0),
             bound: bound.max(1),
+            spin,
             waiting: AtomicU32::new(0),
             lock: Mutex::new(()),
             room: Condvar::new(),

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use forkyard_shared::arena::ArenaWriter;
 use forkyard_shared::ids::NodeId;
@@ -43,6 +43,7 @@ pub(super) struct Wanted {
     pub workers: Option<usize>,
     pub store: Option<PathBuf>,
     pub batch: usize,
+    pub spin: Duration,
 }
 
 /// Runs a pool; `started` is told once whether it has begun.
@@ -165,9 +166,8 @@ fn serve(
     let zygote = runtime.take_zygote().map_err(RunError::Usage)?;
     let wake = zygote.wake.clone();
     // There is one: what the engine refers to for as long as it is driven, by whatever thread, may stay.
-    let pool = Box::leak(Box::new(Pool::new(zygote, workers_max).map_err(refused)?));
+    let pool = Box::leak(Box::new(Pool::new(zygote, workers_max, wanted.spin).map_err(refused)?));
     let (dir, inbox): (&'static StoreDir, _) = (Box::leak(Box::new(dir)), pool.inbox());
-    pool.take_requests_from(shared.queue.clone());
     if let Some((allowed, _)) = limits::workers_allowed() {
         crew.workers.1 = workers_max.min(allowed.max(workers));
     }
@@ -179,6 +179,7 @@ fn serve(
     // Before anything is hashed: pages that come in by mapping come in large. And an artifact that cannot be mapped
     // is told at the start.
     attach(plan, &artifacts, (dir, layout), (&lock, contexts.arena().file()), pool)?;
+    pool.take_requests_from(shared.queue.clone());
     let mut memo = DigestMemo::open(&dir.path).stop_when(pool.interrupted());
     let digests = match keeps {
         true => artifacts.iter().map(|artifact| artifact.digest(&mut memo)).collect::<Result<_, _>>(),
@@ -230,7 +231,7 @@ fn serve(
         attach: Box::leak(Box::new(|_: &Pool, _: &mut Report| Ok(()))),
         state,
     };
-    let wheel = shared.begin(Wheel::new(engine, inbox), wake);
+    let wheel = shared.begin(Wheel::new(engine, inbox, wanted.spin), wake);
     begin();
     let (Some(mut engine), end) = wheel.keep(shared) else {
         return Err(RunError::Internal("the engine panicked".into()));

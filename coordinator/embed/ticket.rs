@@ -23,9 +23,6 @@ use super::error::{TaskError, ValueError};
 use super::handle::Shared;
 use super::node::Request;
 
-/// How long whoever waits looks for the answer before it sleeps: being woken costs some 50 us.
-const SPIN: Duration = Duration::from_micros(50);
-
 /// Where the engine puts a node's answer.
 pub(crate) struct Slot {
     answer: OnceLock<Answer>,
@@ -99,8 +96,8 @@ impl Slot {
     }
 
     /// Waits for what somebody else makes of it.
-    fn wait(&self, until: Option<Instant>) {
-        let left = until.map_or(SPIN, |until| until.saturating_duration_since(Instant::now()).min(SPIN));
+    fn wait(&self, until: Option<Instant>, spin: Duration) {
+        let left = until.map_or(spin, |until| until.saturating_duration_since(Instant::now()).min(spin));
         if spin::look(left, || self.answer.get()).is_none() {
             self.sleep(until);
         }
@@ -152,7 +149,7 @@ impl Ticket {
     fn wait_until(&self, until: Option<Instant>) {
         if self.slot.answer.get().is_none() {
             self.shared.drive_until(until, || self.slot.answer.get().is_some());
-            self.slot.wait(until);
+            self.slot.wait(until, self.shared.spin);
         }
     }
 

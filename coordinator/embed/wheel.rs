@@ -28,7 +28,6 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::handle::Shared;
 use crate::engine::Engine;
 use crate::inbox::Inbox;
-use crate::pool::SPIN;
 use crate::run::RunError;
 
 /// How long the keeper rests before it looks whether anybody drives.
@@ -41,6 +40,8 @@ pub(crate) struct Wheel {
     seat: Mutex<Seat>,
     ear: Mutex<()>,
     inbox: Arc<Mutex<Inbox>>,
+    /// How long who listens looks before it sleeps.
+    spin: Duration,
     /// Set by a caller that would have driven, had nobody else listened.
     wanted: AtomicBool,
     /// How often a caller has driven.
@@ -88,12 +89,13 @@ impl Seat {
 }
 
 impl Wheel {
-    pub fn new(mut engine: Engine<'static>, inbox: Arc<Mutex<Inbox>>) -> Wheel {
+    pub fn new(mut engine: Engine<'static>, inbox: Arc<Mutex<Inbox>>, spin: Duration) -> Wheel {
         engine.begin();
         Wheel {
             seat: Mutex::new(Seat { engine: Some(engine), end: None, sleeps_until: None }),
             ear: Mutex::new(()),
             inbox,
+            spin,
             wanted: AtomicBool::new(false),
             drives: AtomicU64::new(0),
             resting: AtomicU8::new(AT_WORK),
@@ -184,7 +186,7 @@ impl Wheel {
                 return shared.queue.may_sleep();
             }
             let Some(heard) = seat.act(|engine| engine.hear(limit).map(Some)) else { return false };
-            if heard || limit <= SPIN || !shared.queue.may_sleep() {
+            if heard || limit <= self.spin || !shared.queue.may_sleep() {
                 continue;
             }
             seat.sleeps_until = Some(Instant::now() + limit);

@@ -41,6 +41,8 @@ pub(crate) struct Submissions {
     taken: Taken<Request>,
     /// By shape, its number among the nodes' plans.
     shapes: HashMap<Shape, u32>,
+    /// The last one: mostly the next one's.
+    shape: Option<(Shape, u32)>,
     /// By node.
     places: Vec<Pending>,
     free: Vec<NodeId>,
@@ -73,6 +75,7 @@ impl Submissions {
             blobs: Arc::new(blobs),
             taken: Taken::default(),
             shapes: HashMap::new(),
+            shape: None,
             places: Vec::new(),
             free: Vec::new(),
             settled: Vec::new(),
@@ -196,7 +199,13 @@ impl Engine<'_> {
     /// The number of a shape.
     fn shape(&mut self, shape: Shape) -> Result<u32, RunError> {
         let submissions = self.state.submissions.as_mut().expect("BUG: a submission to nobody");
+        if let Some((last, number)) = &submissions.shape
+            && *last == shape
+        {
+            return Ok(*number);
+        }
         if let Some(known) = submissions.shapes.get(&shape) {
+            submissions.shape = Some((shape, *known));
             return Ok(*known);
         }
         if submissions.keeps {

@@ -68,6 +68,8 @@ pub struct Setup {
     pub blobs_dir: String,
     /// Environment variables that commands and Python functions get and that nobody else is to see.
     pub secrets: Vec<String>,
+    /// How long a worker looks for its next batch before it sleeps, in nanoseconds.
+    pub spin_ns: u64,
 }
 
 /// How the Python of a run is started. It serializes to what `worker/src/python/forkyard.py` reads.

@@ -3,6 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+/// How long a worker looks for its next batch before it sleeps, and its coordinator for the next message: this much is
+/// worth it while they follow each other closely.
+pub const SPIN: Duration = Duration::from_micros(30);
+
 /// Looks between two turns in which whoever has the answer may have this core, and the clock is read: some hundred
 /// nanoseconds.
 const LOOKS: u32 = 8;

@@ -27,10 +27,6 @@ use crate::registry::Ops;
 use crate::state::within_limits;
 use crate::task::{MappedResults, Task};
 
-/// How long a worker looks for its next batch before it sleeps. Waking a sleeper costs some 50 us,
-/// looking costs a core: this much is worth it while batches follow each other closely.
-const SPIN: Duration = Duration::from_micros(30);
-
 /// A completion whose task took longer than this is reported at once: others may wait for it.
 const REPORT_AT_ONCE_NS: u64 = 100_000;
 
@@ -409,7 +405,8 @@ impl<'a> Worker<'a> {
     fn receive(&self, inbox: &IpcReceiver<Frame>) -> Result<Frame, IpcError> {
         // (A look that does not wait by way of `try_recv` would take three system calls.)
         let there = || self.pulse.has_offer().then(|| inbox.try_recv_timeout(Duration::ZERO).ok()).flatten();
-        spin::look(SPIN, there).map_or_else(|| inbox.recv(), Ok)
+        let limit = Duration::from_nanos(self.attached.setup.spin_ns);
+        spin::look(limit, there).map_or_else(|| inbox.recv(), Ok)
     }
 
     fn attempt(&mut self, message: &Message) -> Attempt {
