@@ -10,14 +10,15 @@
 //! While nobody has the seat, the queue knows that its consumer sleeps: who makes the first entry then has to make a
 //! turn, or to wake whoever listens.
 //!
-//! The keeper rests when nothing is under way and a caller would have driven. It looks up again a moment later: a
-//! caller that has submitted a node without waiting for it calls nobody. Who leaves while others' nodes are under way
-//! calls it at once.
+//! The keeper listens only while nodes are under way and no caller does. Else it rests: soundly while nothing is under
+//! way, until a timer is due (what else might be in the inbox then does not hurry); lightly after a caller has come or
+//! gone, to look a moment later whether somebody is to be listened for. Who leaves while others' nodes are under way
+//! has it come at once.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{
-    AtomicBool, AtomicU8, AtomicU64,
+    AtomicBool, AtomicU64,
     Ordering::{Relaxed, SeqCst},
     fence,
 };
@@ -31,7 +32,7 @@ use crate::inbox::Inbox;
 use crate::run::RunError;
 
 /// How long the keeper rests before it looks whether anybody drives.
-const REST: Duration = Duration::from_millis(2);
+const LIGHTLY: Duration = Duration::from_millis(2);
 
 /// So much later than they are due, timers may be looked at.
 const SLACK: Duration = Duration::from_millis(1);
@@ -42,27 +43,30 @@ pub(crate) struct Wheel {
     inbox: Arc<Mutex<Inbox>>,
     /// How long who listens looks before it sleeps.
     spin: Duration,
-    /// Set by a caller that would have driven, had nobody else listened.
-    wanted: AtomicBool,
     /// How often a caller has driven.
     drives: AtomicU64,
-    resting: AtomicU8,
-    called: Mutex<bool>,
-    call: Condvar,
+    /// Whether the keeper does not look up soon by itself.
+    rests_soundly: AtomicBool,
+    call: Mutex<Option<Call>>,
+    called: Condvar,
 }
 
-/// The keeper is at work.
-const AT_WORK: u8 = 0;
-/// It looks up by itself.
-const RESTS: u8 = 1;
-/// It looks up only if it is called: somebody drives.
-const RESTS_UNTIL_CALLED: u8 = 2;
+/// What the keeper is called for.
+#[derive(Clone, Copy, PartialEq)]
+enum Call {
+    /// Something is under way: it is to look a moment later whether anybody waits for that.
+    Look,
+    /// It is to listen, if nobody else does.
+    Come,
+}
 
 struct Seat {
     /// None: it has panicked, or is over.
     engine: Option<Engine<'static>>,
     /// What its last turn came to.
     end: Option<Result<(), RunError>>,
+    /// For how long there was nothing to do after that.
+    pause: Duration,
     /// Until when whoever listens sleeps, if nothing comes.
     sleeps_until: Option<Instant>,
 }
@@ -92,84 +96,83 @@ impl Wheel {
     pub fn new(mut engine: Engine<'static>, inbox: Arc<Mutex<Inbox>>, spin: Duration) -> Wheel {
         engine.begin();
         Wheel {
-            seat: Mutex::new(Seat { engine: Some(engine), end: None, sleeps_until: None }),
+            seat: Mutex::new(Seat {
+                engine: Some(engine),
+                end: None,
+                pause: Duration::ZERO,
+                sleeps_until: None,
+            }),
             ear: Mutex::new(()),
             inbox,
             spin,
-            wanted: AtomicBool::new(false),
             drives: AtomicU64::new(0),
-            resting: AtomicU8::new(AT_WORK),
-            called: Mutex::new(false),
-            call: Condvar::new(),
+            rests_soundly: AtomicBool::new(false),
+            call: Mutex::new(None),
+            called: Condvar::new(),
         }
     }
 
-    /// Keeper: drives whenever no caller does, until the engine is over. The engine, unless it has panicked, and what
-    /// its turns came to.
+    /// Keeper: drives where no caller does, until the engine is over. The engine, unless it has panicked, and what its
+    /// turns came to.
     pub fn keep(&self, shared: &Shared) -> (Option<Engine<'static>>, Result<(), RunError>) {
         loop {
             let ear = self.ear.lock();
-            let enough = || self.wanted.load(Relaxed) && shared.under_way() == 0;
-            self.drive(shared, None, enough);
+            let is_quiet = self.drive(shared, None, || shared.under_way() == 0);
             let mut seat = self.seat.lock();
             if let Some(end) = seat.end.take() {
                 return (seat.engine.take(), end);
             }
+            let pause = seat.pause;
             drop(seat);
-            self.resting.store(RESTS, SeqCst);
-            self.wanted.store(false, Relaxed);
             drop(ear);
-            self.rest(shared);
+            if is_quiet {
+                self.rest(shared, pause);
+            }
         }
     }
 
-    fn rest(&self, shared: &Shared) {
-        let mut called = self.called.lock();
-        loop {
-            let drives = self.drives.load(Relaxed);
-            if !*called {
-                self.call.wait_for(&mut called, REST);
+    /// Until there is somebody to be listened for, or so much time has passed.
+    fn rest(&self, shared: &Shared, pause: Duration) {
+        let mut call = self.call.lock();
+        let (mut drives, mut is_over) = (None, false);
+        while *call != Some(Call::Come) && !is_over {
+            let seen = self.drives.load(Relaxed);
+            if call.take().is_some() || drives != Some(seen) {
+                // While callers come and go they hear everything: to step in between would disturb them.
+                drives = Some(seen);
+                self.called.wait_for(&mut call, LIGHTLY);
+                continue;
             }
-            if *called || shared.under_way() > 0 && !self.ear.is_locked() {
-                break;
+            self.rests_soundly.store(true, SeqCst);
+            // Either we see what is to be done, or who leaves it to us sees that it has to call.
+            fence(SeqCst);
+            if shared.under_way() == 0 || self.ear.is_locked() {
+                is_over = self.called.wait_for(&mut call, pause).timed_out() && !self.ear.is_locked();
+            } else {
+                is_over = true;
             }
-            if self.ear.is_locked() {
-                self.resting.store(RESTS_UNTIL_CALLED, SeqCst);
-                // Either we see that the ear is free, or who has left it sees that it has to call.
-                fence(SeqCst);
-                while self.ear.is_locked() && !*called {
-                    self.call.wait(&mut called);
-                }
-                break;
-            }
-            if drives == self.drives.load(Relaxed) {
-                break;
-            }
+            self.rests_soundly.store(false, SeqCst);
         }
-        *called = false;
-        self.resting.store(AT_WORK, SeqCst);
+        *call = None;
     }
 
-    /// If the keeper rests, it is needed.
+    fn call(&self, call: Call) {
+        *self.call.lock() = Some(call);
+        self.called.notify_one();
+    }
+
+    /// The keeper is to listen, if nobody else does.
     pub fn call_keeper(&self) {
-        if self.resting.load(SeqCst) != AT_WORK {
-            *self.called.lock() = true;
-            self.call.notify_one();
-        }
+        self.call(Call::Come);
     }
 
     /// A caller that waits drives, if nobody else listens, until it has waited enough.
     pub fn drive_until(&self, shared: &Shared, deadline: Option<Instant>, enough: impl Fn() -> bool) {
-        let Some(ear) = self.ear.try_lock() else {
-            self.wanted.store(true, Relaxed);
-            return;
-        };
+        let Some(ear) = self.ear.try_lock() else { return };
         self.drives.fetch_add(1, Relaxed);
         let is_quiet = self.drive(shared, deadline, enough);
         drop(ear);
-        fence(SeqCst);
-        let is_needed = || shared.under_way() > 0 || self.resting.load(SeqCst) == RESTS_UNTIL_CALLED;
-        if !is_quiet || is_needed() {
+        if !is_quiet || shared.under_way() > 0 {
             self.call_keeper();
         }
     }
@@ -180,6 +183,7 @@ impl Wheel {
         shared.queue.is_awake();
         loop {
             let Some(pause) = seat.act(Engine::turn) else { return false };
+            seat.pause = pause;
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let limit = left.map_or(pause, |left| left.min(pause));
             if enough() || left.is_some_and(|left| left.is_zero()) {
@@ -212,14 +216,22 @@ impl Wheel {
             Some(until) => {
                 seat.engine.as_ref().map(answered) == before && Instant::now() + pause + SLACK >= until
             }
-            // Somebody listens soon, and at once if several are under way.
-            None => shared.under_way() <= 1,
+            None if shared.under_way() > 1 => false,
+            None => {
+                drop(seat);
+                if self.rests_soundly.load(SeqCst) {
+                    self.call(Call::Look);
+                }
+                true
+            }
         }
     }
 
     /// Wakes whoever is to drive.
     pub fn wake(&self, shared: &Shared) {
-        shared.interrupt();
+        if self.ear.is_locked() {
+            shared.interrupt();
+        }
         self.call_keeper();
     }
 }
