@@ -53,6 +53,8 @@ pub(crate) struct Worker<'a> {
     pending: Vec<Completion>,
     pending_bytes: usize,
     meter: Meter,
+    /// By op, whether the last task was so quick that the next will hardly be asked what it took.
+    is_quick: Vec<bool>,
     python: Flights<'a>,
     /// That of the Python process, once there is one.
     python_meter: Option<Meter>,
@@ -105,6 +107,7 @@ impl<'a> Worker<'a> {
             pending,
             pending_bytes,
             meter: Meter::of_this(),
+            is_quick: vec![false; ops.ids().count()],
             python,
             python_meter: None,
             python_ns: 0,
@@ -181,14 +184,21 @@ impl<'a> Worker<'a> {
         let mut tasks: Vec<Option<Message>> = batch.tasks.into_iter().map(Some).collect();
         let mut returned = 0;
         let mut now = sys::now_ns();
-        self.meter.start();
+        // Whether what the meter reads next began with the next task. To have it so takes three system calls.
+        let mut is_metered = false;
         while let Some(index) = self.pulse.claim(slot, number) {
             let message = tasks[usize::from(index)].take().expect("BUG: a task that is claimed twice");
             if self.ops.get(message.op).signature().calls_python() {
                 let group = self.group(message, &mut tasks, (slot, number), usize::from(index));
                 self.run_group(group, (slot, number))?;
                 now = sys::now_ns();
+                is_metered = false;
                 continue;
+            }
+            let op = message.op.index();
+            if !is_metered && !self.is_quick[op] {
+                self.meter.start();
+                is_metered = true;
             }
             let started_ns = now;
             self.pulse.begin(message.node, started_ns);
@@ -197,12 +207,16 @@ impl<'a> Worker<'a> {
             now = sys::now_ns();
             let duration_ns = now - started_ns;
             let mut cost = None;
-            if duration_ns > REPORT_AT_ONCE_NS {
+            self.is_quick[op] = duration_ns <= REPORT_AT_ONCE_NS;
+            if !self.is_quick[op] {
                 // What a command left running must not outlive its task. (Starting one takes longer
                 // than this, so that short tasks need not ask.)
                 reap::kill_children();
-                cost = Some(self.meter.read(duration_ns));
-            } else {
+                cost = Some(match std::mem::replace(&mut is_metered, true) {
+                    true => self.meter.read(duration_ns),
+                    false => self.meter.guess(duration_ns),
+                });
+            } else if is_metered {
                 self.meter.skip(duration_ns);
             }
             if attempt.outcome.is_err() {
