@@ -7,15 +7,18 @@ use std::time::{Duration, Instant};
 /// worth it while they follow each other closely.
 pub const SPIN: Duration = Duration::from_micros(30);
 
-/// Looks between two turns in which whoever has the answer may have this core, and the clock is read: some hundred
-/// nanoseconds.
+/// Looks at first, some microseconds: whoever has the answer works at it on another core.
+const LOOKS_FIRST: u32 = 64;
+
+/// Looks after that, between two turns in which whoever has the answer may have this core.
 const LOOKS: u32 = 8;
 
-/// Looks for at most so long; what was found.
+/// Looks for at most so long, and once in any case; what was found.
 pub fn look<T>(limit: Duration, mut find: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
+    let mut looks = if limit.is_zero() { 1 } else { LOOKS_FIRST };
     loop {
-        for _ in 0..LOOKS {
+        for _ in 0..looks {
             if let Some(found) = find() {
                 return Some(found);
             }
@@ -25,5 +28,6 @@ pub fn look<T>(limit: Duration, mut find: impl FnMut() -> Option<T>) -> Option<T
             return None;
         }
         std::thread::yield_now();
+        looks = LOOKS;
     }
 }
