@@ -497,14 +497,16 @@ fn an_idle_pool_takes_no_processor_time() {
     let used = || {
         let usage = getrusage(UsageWho::RUSAGE_SELF).expect("it can be had");
         let time = usage.user_time() + usage.system_time();
-        Duration::from_secs(time.tv_sec() as u64) + Duration::from_micros(time.tv_usec() as u64)
+        let time = Duration::from_secs(time.tv_sec() as u64) + Duration::from_micros(time.tv_usec() as u64);
+        (time, usage.voluntary_context_switches())
     };
-    // What has just ended may still be looked after.
-    thread::sleep(Duration::from_millis(200));
+    // What has just ended may still be looked after; and what is due each second has been done once.
+    thread::sleep(Duration::from_millis(1200));
     let before = used();
     thread::sleep(Duration::from_secs(1));
-    let took = used() - before;
+    let (took, woken) = (used().0 - before.0, used().1 - before.1);
     assert!(took < Duration::from_millis(50), "{took:?} in an idle second");
+    assert!(woken < 100, "woken {woken} times in an idle second");
 }
 
 fn a_pool_holds_what_is_under_way_and_no_more() {

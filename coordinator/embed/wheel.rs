@@ -117,6 +117,8 @@ impl Wheel {
     pub fn keep(&self, shared: &Shared) -> (Option<Engine<'static>>, Result<(), RunError>) {
         loop {
             let ear = self.ear.lock();
+            // What has come, and become due, while nobody listened.
+            while self.seat.lock().act(|engine| engine.hear(Duration::ZERO).map(Some)) == Some(true) {}
             let is_quiet = self.drive(shared, None, || shared.under_way() == 0);
             let mut seat = self.seat.lock();
             if let Some(end) = seat.end.take() {
