@@ -52,7 +52,7 @@ pub(crate) struct Wheel {
 }
 
 /// What the keeper is called for.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Call {
     /// Something is under way: it is to look a moment later whether anybody waits for that.
     Look,
@@ -159,7 +159,9 @@ impl Wheel {
     }
 
     fn call(&self, call: Call) {
-        *self.call.lock() = Some(call);
+        let mut called = self.call.lock();
+        *called = (*called).max(Some(call));
+        drop(called);
         self.called.notify_one();
     }
 
