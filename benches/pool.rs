@@ -12,8 +12,13 @@ use forkyard::{Node, Ops, Output, Pool, Task, Workers};
 use forkyard_shared::sys;
 use nix::unistd::{ForkResult, pipe};
 
-const TESTS: [(&str, fn()); 4] =
-    [("awake", awake), ("idle", idle), ("one_by_one", one_by_one), ("batches", batches)];
+const TESTS: [(&str, fn()); 5] = [
+    ("awake", awake),
+    ("without_looking", without_looking),
+    ("idle", idle),
+    ("one_by_one", one_by_one),
+    ("batches", batches),
+];
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
@@ -83,8 +88,18 @@ fn round_trip(pool: &Pool) -> Duration {
 /// One after the other, by one thread.
 fn awake() {
     init();
+    in_turn("awake          ", Pool::builder());
+}
+
+/// The same where everybody sleeps at once: what looking for a moment is worth.
+fn without_looking() {
+    init();
+    in_turn("without looking", Pool::builder().spin(Duration::ZERO));
+}
+
+fn in_turn(name: &str, builder: forkyard::Builder) {
     let mut echo = Echo::fork();
-    let pool = Pool::builder().workers(Workers::Fixed(1)).start().expect("a pool");
+    let pool = builder.workers(Workers::Fixed(1)).start().expect("a pool");
     for _ in 0..2_000 {
         round_trip(&pool);
     }
@@ -93,8 +108,8 @@ fn awake() {
         ours.extend((0..2_000).map(|_| round_trip(&pool)));
         bare.extend((0..500).map(|_| echo.round_trip()));
     }
-    println!("submit to result, awake        {}", quantiles(ours));
-    println!("  a bare pipe there and back   {}", quantiles(bare));
+    println!("submit to result, {name}  {}", quantiles(ours));
+    println!("  a bare pipe there and back       {}", quantiles(bare));
 }
 
 /// After a second in which nothing happened.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::manifest::{PythonSettings, nearest};
 
@@ -48,9 +48,9 @@ pub(crate) struct Finder<'a> {
     settings: &'a PythonSettings,
     /// The manifest's folder.
     dir: &'a Path,
-    calls: HashMap<(String, Vec<String>, PathBuf), Rc<Call>>,
+    calls: HashMap<(String, Vec<String>, PathBuf), Arc<Call>>,
     /// Texts of files that were read.
-    sources: HashMap<PathBuf, Option<Rc<str>>>,
+    sources: HashMap<PathBuf, Option<Arc<str>>>,
     /// What the interpreter said of modules that are in none of the folders.
     asked: HashMap<String, Result<Option<PathBuf>, String>>,
 }
@@ -64,7 +64,7 @@ impl<'a> Finder<'a> {
     ///
     /// # Errors
     /// When something is not there.
-    pub fn find(&mut self, call: &str, code: &[String], dir: &Path) -> Result<Rc<Call>, NotFound> {
+    pub fn find(&mut self, call: &str, code: &[String], dir: &Path) -> Result<Arc<Call>, NotFound> {
         let key = (call.to_string(), code.to_vec(), dir.to_path_buf());
         if let Some(known) = self.calls.get(&key) {
             return Ok(known.clone());
@@ -95,7 +95,7 @@ impl<'a> Finder<'a> {
             }
         });
         let target = format!("{module}:{name}");
-        let found = Rc::new(Call { text: call.into(), target, files, is_concurrent });
+        let found = Arc::new(Call { text: call.into(), target, files, is_concurrent });
         self.calls.insert(key, found.clone());
         Ok(found)
     }
@@ -137,10 +137,10 @@ impl<'a> Finder<'a> {
     }
 
     /// The text of the file that the function should be in.
-    fn main_source(&mut self, files: &[CodeFile]) -> Option<Rc<str>> {
+    fn main_source(&mut self, files: &[CodeFile]) -> Option<Arc<str>> {
         let first =
             files.first().filter(|file| file.path.extension().is_some_and(|ending| ending == "py"))?;
-        let read = || fs::read_to_string(&first.path).ok().map(Rc::from);
+        let read = || fs::read_to_string(&first.path).ok().map(Arc::from);
         self.sources.entry(first.path.clone()).or_insert_with(read).clone()
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use forkyard_shared::arena::ArenaWriter;
 use forkyard_shared::ids::NodeId;
+use forkyard_shared::spin::SPIN;
 
 use crate::context_file::Vars;
 use crate::cost::Costs;
@@ -117,14 +118,14 @@ impl DryRun {
         let quiet = ReportOptions { json: false, events: EventsWanted::None, quiet: true, trace: None };
         let mut report = Report::new(&quiet, Instant::now(), 0).map_err(RunError::Usage)?;
         let refused = |error: std::io::Error| RunError::Pool(error.to_string());
-        let mut pool = Pool::new(runtime.take_zygote().map_err(RunError::Pool)?, 1).map_err(refused)?;
+        let mut pool = Pool::new(runtime.take_zygote().map_err(RunError::Pool)?, 1, SPIN).map_err(refused)?;
         let arena = ArenaWriter::new().map_err(refused)?;
         let mut attach =
             |_: &Pool, _: &mut Report| Err(RunError::Internal("a dry run needs a worker".into()));
         let engine = Engine {
             nodes: Nodes::new(plan),
             ops,
-            artifacts: &artifacts,
+            artifacts: artifacts.clone(),
             run: None,
             dir: &dir,
             layout,

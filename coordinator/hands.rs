@@ -13,7 +13,7 @@ use crate::pool::{Event, Pool};
 use crate::run::RunError;
 
 /// Those that run nodes. Asked once a batch or an event, not once a node.
-pub(crate) trait Hands {
+pub(crate) trait Hands: Send {
     /// What time it is.
     fn now(&self) -> Instant;
 

@@ -60,6 +60,7 @@ pub mod fuzz;
 mod graph;
 mod hands;
 mod importer;
+mod inbox;
 mod init;
 mod key;
 mod limits;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use forkyard_shared::ids::{ArtifactId, NodeId, OpId};
 
@@ -263,7 +263,7 @@ impl Nodes {
     }
 
     /// The Python function that it calls.
-    pub fn call(&self, node: NodeId) -> Option<&'static Rc<Call>> {
+    pub fn call(&self, node: NodeId) -> Option<&'static Arc<Call>> {
         self.detail(node)?.call.as_ref()
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use forkyard_shared::ids::{ArtifactId, NodeId, OpId};
@@ -75,22 +75,22 @@ pub(crate) struct Detail {
     /// What it says about whether, when and how often it runs.
     pub flow: Option<Box<Flow>>,
     /// The Python function that it calls.
-    pub call: Option<Rc<Call>>,
+    pub call: Option<Arc<Call>>,
     /// The program that it runs, as far as that says what it does.
-    pub program: Option<Rc<str>>,
+    pub program: Option<Arc<str>>,
 }
 
 /// Whether, when and how often a node runs, and what follows from its result.
 #[derive(Debug, Default)]
 pub(crate) struct Flow {
-    pub when: Option<Rc<Expression>>,
+    pub when: Option<Arc<Expression>>,
     /// Whether it runs although a node that it needs was skipped.
     pub runs_if_skipped: bool,
     /// What it says about failures of nodes that it needs.
     pub terms: Terms,
     pub fan: Option<Fan>,
     /// Which of the nodes that need it run.
-    pub route: Option<Rc<Expression>>,
+    pub route: Option<Arc<Expression>>,
     /// The members of a race, in its order.
     pub race: Vec<NodeId>,
     pub repeat: Option<Repeat>,
@@ -156,7 +156,7 @@ pub(crate) struct GroupLimits {
 /// A node that is run again until its result will do.
 #[derive(Debug)]
 pub(crate) struct Repeat {
-    pub until: Rc<Expression>,
+    pub until: Arc<Expression>,
     pub max: u32,
 }
 
@@ -252,11 +252,11 @@ impl Plan {
 
     /// The Python functions that nodes call, each once, and how Python is to be started for them; nothing if there are
     /// none.
-    pub fn calls(&self) -> Vec<&Rc<Call>> {
-        let mut calls: Vec<&Rc<Call>> = Vec::new();
+    pub fn calls(&self) -> Vec<&Arc<Call>> {
+        let mut calls: Vec<&Arc<Call>> = Vec::new();
         for call in self.details.iter().filter_map(|detail| detail.call.as_ref()) {
             // Mostly the one before.
-            if !calls.iter().rev().any(|known| Rc::ptr_eq(known, call)) {
+            if !calls.iter().rev().any(|known| Arc::ptr_eq(known, call)) {
                 calls.push(call);
             }
         }

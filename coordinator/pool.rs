@@ -19,8 +19,8 @@ use forkyard_shared::protocol::{
 use forkyard_shared::pulse::Pulse;
 use forkyard_shared::sys;
 use forkyard_worker::zygote::Zygote;
-use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
-use ipc_channel::{IpcError, TryRecvError};
+use ipc_channel::IpcError;
+use ipc_channel::ipc::{self, IpcSender};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -32,13 +32,11 @@ use parking_lot::Mutex;
 
 use crate::embed::Request;
 use crate::hands::Hands;
+use crate::inbox::Inbox;
 use crate::memory::{Alarms, Machine};
 use crate::queue::Queue;
 use crate::run::RunError;
 use crate::{limits, sweep, threads};
-
-/// How long the coordinator looks for the next message before it sleeps.
-const SPIN: Duration = Duration::from_micros(30);
 
 /// How long the zygote may take to end everything below it before it is killed itself.
 const END_PATIENCE: Duration = Duration::from_secs(10);
@@ -99,7 +97,7 @@ pub(crate) struct Pool {
     pid: Pid,
     control: Arc<OwnedFd>,
     ends: IpcSender<WorkerEnds>,
-    inbox: IpcReceiver<Frame>,
+    inbox: Arc<Mutex<Inbox>>,
     /// To the thread that makes the event loop look up; nobody else holds it, so that it ends with the pool.
     wake: Option<Arc<Sender<()>>>,
     noticed: Noticed,
@@ -107,11 +105,13 @@ pub(crate) struct Pool {
     woken: Cell<bool>,
     /// Rung when the pool ends: nobody watches the memory for it any more.
     over: Arc<EventFd>,
+    /// How long whoever waits for a message looks for it before it sleeps.
+    spin: Duration,
     /// Where other threads leave what they want.
     requests: Option<Arc<Queue<Request>>>,
     interrupted: Arc<AtomicBool>,
     paused: Arc<AtomicBool>,
-    pulses: PulseBoard,
+    pulses: Arc<PulseBoard>,
     places: Vec<Option<Line>>,
     /// In the environment of every command of the run.
     token: String,
@@ -124,24 +124,27 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// Takes over a zygote, with room for so many workers.
-    pub fn new(zygote: Zygote, workers: usize) -> io::Result<Pool> {
+    /// Takes over a zygote, with room for so many workers. Whoever waits for a message looks for it so long before it
+    /// sleeps.
+    pub fn new(zygote: Zygote, workers: usize, spin: Duration) -> io::Result<Pool> {
         prctl::set_child_subreaper(true)?;
         limits::raise(zygote.pid)?;
         let (wake, waker) = start_waker(zygote.wake)?;
+        let pulses = Arc::new(PulseBoard::new(workers)?);
         let mut pool = Pool {
             pid: zygote.pid,
             control: Arc::new(zygote.control),
             ends: zygote.ends,
-            inbox: zygote.inbox,
+            inbox: Arc::new(Mutex::new(Inbox::new(zygote.inbox, pulses.clone()))),
             wake: Some(Arc::new(wake)),
             noticed: Noticed::default(),
             woken: Cell::new(false),
             over: Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?),
+            spin,
             requests: None,
             interrupted: Arc::default(),
             paused: Arc::default(),
-            pulses: PulseBoard::new(workers)?,
+            pulses,
             places: (0..workers).map(|_| None).collect(),
             token: random_token()?,
             workers: Vec::new(),
@@ -154,10 +157,18 @@ impl Pool {
         Ok(pool)
     }
 
-    /// From now on a request in this queue ends a wait too. Whoever finds the loop asleep there sends it a
-    /// [`ToCoordinator::Wake`].
+    /// From now on a request in this queue ends a wait too.
     pub fn take_requests_from(&mut self, requests: Arc<Queue<Request>>) {
         self.requests = Some(requests);
+    }
+
+    pub fn spin(&self) -> Duration {
+        self.spin
+    }
+
+    /// Where everything arrives.
+    pub fn inbox(&self) -> Arc<Mutex<Inbox>> {
+        self.inbox.clone()
     }
 
     /// Random, and in the environment of every command of this run.
@@ -199,48 +210,22 @@ impl Pool {
         }
     }
 
-    /// Waits for the next event, at most until `limit` from now, or until there are requests.
+    /// Waits for the next event, at most until `limit` from now. Where there may be requests, it only looks for a moment,
+    /// and whoever drives the engine sleeps over its inbox.
     pub fn next(&self, limit: Option<Duration>) -> Result<Option<Event>, String> {
         if self.woken.get() {
             return Ok(Some(self.noticed()));
         }
-        let start = Instant::now();
-        let frame = loop {
-            match self.inbox.try_recv() {
-                Ok(frame) => break frame,
-                Err(TryRecvError::Empty) => {}
-                Err(TryRecvError::IpcError(error)) => return Err(format!("receive from the pool: {error}")),
-            }
-            if self.requests.as_ref().is_some_and(|requests| requests.has_any()) {
-                return Ok(None);
-            }
-            // Whoever has the answer may want this very core.
-            std::thread::yield_now();
-            let waited = start.elapsed();
-            if limit.is_some_and(|limit| waited >= limit) {
-                return Ok(None);
-            }
-            if waited > SPIN {
-                // Whole milliseconds are what the kernel is asked to wait; round up, else the last
-                // fraction would be spent spinning.
-                let rest = limit.map_or(Duration::from_secs(3600), |limit| limit - waited)
-                    + Duration::from_micros(999);
-                if self.requests.as_ref().is_some_and(|requests| !requests.may_sleep()) {
-                    return Ok(None);
-                }
-                let received = self.inbox.try_recv_timeout(rest);
-                if let Some(requests) = &self.requests {
-                    requests.is_awake();
-                }
-                match received {
-                    Ok(frame) => break frame,
-                    Err(TryRecvError::Empty) => return Ok(None),
-                    Err(TryRecvError::IpcError(error)) => {
-                        return Err(format!("receive from the pool: {error}"));
-                    }
-                }
-            }
-        };
+        let requests = self.requests.as_ref();
+        let mut inbox = self.inbox.lock();
+        let limit = limit.unwrap_or(Duration::MAX);
+        let mut frame =
+            inbox.look(limit.min(self.spin), || requests.is_some_and(|requests| requests.has_any()))?;
+        if frame.is_none() && limit > self.spin && requests.is_none() {
+            inbox.sleep(limit - self.spin)?;
+            frame = inbox.look(Duration::ZERO, || false)?;
+        }
+        let Some(frame) = frame else { return Ok(None) };
         match codec::decode(&frame.0) {
             Ok(ToCoordinator::Wake) => {
                 self.woken.set(true);
@@ -351,7 +336,7 @@ impl Hands for Pool {
 
     fn fork(&mut self, worker: WorkerId) -> io::Result<()> {
         let (sender, inbox) = ipc::channel()?;
-        self.pulses.page(worker.index()).reset();
+        self.pulses.begin(worker.index());
         // First the channel, then the command that makes the zygote look for it.
         self.ends.send(WorkerEnds { inbox }).map_err(|error| match error {
             IpcError::Io(error) => error,
@@ -411,7 +396,8 @@ impl Hands for Pool {
             drop(self.wake.take());
             if let Some(waker) = self.waker.take() {
                 // It may be waiting for room in the inbox, which nobody reads any more.
-                while !waker.is_finished() && self.inbox.try_recv_timeout(Duration::from_millis(1)).is_ok() {}
+                const MOMENT: Duration = Duration::from_millis(1);
+                while !waker.is_finished() && matches!(self.inbox.lock().take(MOMENT), Ok(Some(_))) {}
                 waker.join().ok();
             }
         }

@@ -5,12 +5,14 @@ use std::fmt;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use forkyard_shared::arena::ArenaWriter;
 use forkyard_shared::digest::Digest;
 use forkyard_shared::ids::{ArtifactId, NodeId};
 use forkyard_shared::protocol::{FromZygote, NoPython, PythonSetup, Setup, ToCoordinator};
+use forkyard_shared::spin::SPIN;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
@@ -256,8 +258,8 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
         report.say(warning);
     }
     let zygote = runtime.take_zygote().map_err(RunError::Pool)?;
-    let mut pool =
-        Pool::new(zygote, workers_max).map_err(|error| RunError::Pool(format!("start the pool: {error}")))?;
+    let mut pool = Pool::new(zygote, workers_max, SPIN)
+        .map_err(|error| RunError::Pool(format!("start the pool: {error}")))?;
     if let Some((allowed, limit)) = limits::workers_allowed() {
         if allowed < workers {
             report.say(&format!(
@@ -348,7 +350,7 @@ pub(crate) fn run(options: &RunOptions, runtime: &Runtime) -> Result<RunResult, 
     let mut engine = Engine {
         nodes: Nodes::new(plan),
         ops,
-        artifacts: &artifacts,
+        artifacts: artifacts.clone(),
         dir: &dir,
         run: Some(&run_dir),
         layout,
@@ -448,7 +450,7 @@ pub(crate) fn nodes_named(plan: &Plan, names: &[String]) -> Result<HashSet<NodeI
 }
 
 /// Opens every artifact of a plan.
-pub(crate) fn open_artifacts(plan: &Plan) -> Result<Vec<OpenArtifact>, RunError> {
+pub(crate) fn open_artifacts(plan: &Plan) -> Result<Arc<[OpenArtifact]>, RunError> {
     plan.artifacts.iter().map(OpenArtifact::open).collect::<Result<_, _>>().map_err(RunError::Artifact)
 }
 
@@ -480,6 +482,7 @@ pub(crate) fn attach(
         blobs_dir: absolute(dir.worker_blobs_dir(layout)).map_err(pool_error)?,
         secrets: plan.secrets.clone(),
         max_result: plan.settings.max_result,
+        spin_ns: pool.spin().as_nanos() as u64,
     };
     let setups = artifacts.iter().map(OpenArtifact::setup).collect::<Result<_, _>>().map_err(pool_error)?;
     pool.set_up(setup, (lock, arena), setups).map_err(pool_error)?;

@@ -15,13 +15,15 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-const TESTS: [(&str, fn()); 18] = [
+const TESTS: [(&str, fn()); 20] = [
     ("nodes_of_many_threads_have_their_own_results", nodes_of_many_threads_have_their_own_results),
     ("a_threads_nodes_start_in_its_order", a_threads_nodes_start_in_its_order),
     ("what_goes_wrong_has_a_type", what_goes_wrong_has_a_type),
     ("what_cannot_run_is_refused_when_it_is_submitted", what_cannot_run_is_refused_when_it_is_submitted),
     ("a_node_is_tried_as_often_as_it_says", a_node_is_tried_as_often_as_it_says),
     ("a_cancelled_node_is_not_run_or_killed", a_cancelled_node_is_not_run_or_killed),
+    ("who_waits_hears_of_what_others_do", who_waits_hears_of_what_others_do),
+    ("who_does_not_wait_is_answered_too", who_does_not_wait_is_answered_too),
     ("a_full_pool_makes_its_callers_wait", a_full_pool_makes_its_callers_wait),
     ("a_closed_pool_has_answered_everything", a_closed_pool_has_answered_everything),
     ("a_dropped_pool_and_a_dropped_ticket_let_nodes_run", a_dropped_pool_and_a_dropped_ticket_let_nodes_run),
@@ -246,6 +248,52 @@ fn a_cancelled_node_is_not_run_or_killed() {
     assert!(!Path::new("waiting").exists());
 }
 
+fn who_waits_hears_of_what_others_do() {
+    let pool = pool(2);
+    for pause in [0, 0, 20, 20] {
+        let long = pool.submit(sleep(600.0)).expect("it is open");
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| long.wait());
+            // It may be asleep by now, or not.
+            thread::sleep(Duration::from_millis(pause));
+            for n in 0..20 {
+                let other = pool.submit(double(n)).expect("it is open").wait().expect("it succeeds");
+                assert_eq!(other.json::<u64>().ok(), Some(2 * n));
+            }
+            let late = pool.submit(sleep(600.0).timeout(Duration::from_millis(30))).expect("it is open");
+            assert!(matches!(late.wait(), Err(TaskError::TimedOut(_))));
+            long.cancel();
+            let error = waits.join().expect("it does not panic").expect_err("it is cancelled");
+            assert_eq!(error, TaskError::Cancelled);
+        });
+    }
+    // One that does not wait to the end leaves the rest to others.
+    let long = pool.submit(sleep(600.0)).expect("it is open");
+    let short = pool.submit(sleep(0.1)).expect("it is open");
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| short.wait());
+        assert!(long.wait_timeout(Duration::from_millis(20)).expect("it goes on").is_none());
+        waits.join().expect("it does not panic").expect("it succeeds");
+    });
+    long.cancel();
+    pool.close().expect("it is well");
+}
+
+fn who_does_not_wait_is_answered_too() {
+    let pool = pool(1);
+    for n in 0..200 {
+        pool.submit(double(n)).expect("it is open").wait().expect("it succeeds");
+        let ticket = pool.submit(double(n)).expect("it is open");
+        until("an answer", || ticket.try_get().is_some());
+    }
+    for path in ["first", "second"] {
+        pool.submit(double(1)).expect("it is open").wait().expect("it succeeds");
+        drop(pool.submit(Node::new("leave").param("path", path)).expect("it is open"));
+        until("a file", || Path::new(path).exists());
+    }
+    pool.close().expect("it is well");
+}
+
 fn a_full_pool_makes_its_callers_wait() {
     let pool = Pool::builder().workers(Workers::Fixed(1)).bound(3).start().expect("a pool");
     let under_way: Vec<Ticket> =
@@ -449,14 +497,16 @@ fn an_idle_pool_takes_no_processor_time() {
     let used = || {
         let usage = getrusage(UsageWho::RUSAGE_SELF).expect("it can be had");
         let time = usage.user_time() + usage.system_time();
-        Duration::from_secs(time.tv_sec() as u64) + Duration::from_micros(time.tv_usec() as u64)
+        let time = Duration::from_secs(time.tv_sec() as u64) + Duration::from_micros(time.tv_usec() as u64);
+        (time, usage.voluntary_context_switches())
     };
-    // What has just ended may still be looked after.
-    thread::sleep(Duration::from_millis(200));
+    // What has just ended may still be looked after; and what is due each second has been done once.
+    thread::sleep(Duration::from_millis(1200));
     let before = used();
     thread::sleep(Duration::from_secs(1));
-    let took = used() - before;
+    let (took, woken) = (used().0 - before.0, used().1 - before.1);
     assert!(took < Duration::from_millis(50), "{took:?} in an idle second");
+    assert!(woken < 100, "woken {woken} times in an idle second");
 }
 
 fn a_pool_holds_what_is_under_way_and_no_more() {

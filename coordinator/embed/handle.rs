@@ -1,11 +1,9 @@
 //! The pool as its program sees it, and what it shares with the engine's thread.
 
-use std::sync::atomic::{
-    AtomicU32, AtomicUsize,
-    Ordering::{Relaxed, SeqCst},
-};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use forkyard_shared::codec::{self, Frame};
 use forkyard_shared::protocol::ToCoordinator;
@@ -17,6 +15,7 @@ use super::builder::Builder;
 use super::error::SubmitError;
 use super::node::{Checked, Node, Request, Submission};
 use super::ticket::{Slot, Ticket};
+use super::wheel::Wheel;
 use crate::queue::Queue;
 
 /// Nodes of [`Pool::submit_many`] that are handed over together.
@@ -39,11 +38,13 @@ pub(crate) struct Shared {
     ops: &'static Ops,
     artifacts: Vec<String>,
     pub queue: Arc<Queue<Request>>,
-    /// A way to wake the engine, from the moment on when it may sleep.
-    wake: OnceLock<Mutex<IpcSender<Frame>>>,
+    /// The engine, once there is one, and a way to wake whoever listens for it.
+    wheel: OnceLock<(Wheel, Mutex<IpcSender<Frame>>)>,
     /// Nodes that are under way.
     open: AtomicUsize,
     bound: usize,
+    /// How long who waits looks before it sleeps.
+    pub spin: Duration,
     /// Threads that wait for room, or are about to.
     waiting: AtomicU32,
     lock: Mutex<()>,
@@ -53,14 +54,15 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(ops: &'static Ops, artifacts: Vec<String>, bound: usize) -> Shared {
+    pub(super) fn new(ops: &'static Ops, artifacts: Vec<String>, bound: usize, spin: Duration) -> Shared {
         Shared {
             ops,
             artifacts,
             queue: Arc::default(),
-            wake: OnceLock::new(),
+            wheel: OnceLock::new(),
             open: AtomicUsize::new(0),
             bound: bound.max(1),
+            spin,
             waiting: AtomicU32::new(0),
             lock: Mutex::new(()),
             room: Condvar::new(),
@@ -68,22 +70,45 @@ impl Shared {
         }
     }
 
-    /// Engine: this wakes it.
-    pub(super) fn wake_by(&self, wake: IpcSender<Frame>) {
-        self.wake.get_or_init(|| Mutex::new(wake));
+    /// Engine: here it is; a message by way of `wake` wakes who listens.
+    pub(super) fn begin(&self, wheel: Wheel, wake: IpcSender<Frame>) -> &Wheel {
+        &self.wheel.get_or_init(|| (wheel, Mutex::new(wake))).0
     }
 
+    /// Hands something over; if nobody looks, the engine's turn is made here.
     pub(super) fn send(&self, request: Request) {
-        if self.queue.push(request) {
-            self.wake();
+        if self.queue.push(request)
+            && let Some((wheel, _)) = self.wheel.get()
+            && !wheel.turn(self)
+        {
+            wheel.wake(self);
         }
     }
 
     fn wake(&self) {
-        if let Some(wake) = self.wake.get() {
+        if let Some((wheel, _)) = self.wheel.get() {
+            wheel.wake(self);
+        }
+    }
+
+    /// Wakes whoever listens.
+    pub(super) fn interrupt(&self) {
+        if let Some((_, wake)) = self.wheel.get() {
             // An engine that hears nothing is gone, and has answered everything.
             wake.lock().send(Frame(codec::encode(&ToCoordinator::Wake))).ok();
         }
+    }
+
+    /// Drives the engine until there is enough of it, unless somebody else does.
+    pub(super) fn drive_until(&self, deadline: Option<Instant>, enough: impl Fn() -> bool) {
+        if let Some((wheel, _)) = self.wheel.get() {
+            wheel.drive_until(self, deadline, enough);
+        }
+    }
+
+    /// How many nodes are under way.
+    pub(super) fn under_way(&self) -> usize {
+        self.open.load(SeqCst)
     }
 
     /// Counts nodes that are about to be handed over. In this order: the engine that ends says so first and then
@@ -112,7 +137,10 @@ impl Shared {
             }
             self.waiting.fetch_add(1, SeqCst);
             let mut lock = self.lock.lock();
-            // Whoever makes room from now on finds us waiting.
+            // Whoever makes room from now on finds us waiting. Nobody may be about to, unless it is said.
+            if let Some((wheel, _)) = self.wheel.get() {
+                wheel.call_keeper();
+            }
             if self.open.load(SeqCst) >= self.bound && self.ended.get().is_none() {
                 self.room.wait(&mut lock);
             }
@@ -197,7 +225,7 @@ impl Pool {
 
     /// How many nodes are under way.
     pub fn under_way(&self) -> usize {
-        self.shared.open.load(Relaxed)
+        self.shared.under_way()
     }
 
     /// Takes no more nodes, waits until those that are under way have ended, and ends the workers. With a store,

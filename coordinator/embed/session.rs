@@ -5,13 +5,14 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use forkyard_shared::arena::ArenaWriter;
 use forkyard_shared::ids::NodeId;
 
 use super::error::StartError;
 use super::handle::Shared;
+use super::wheel::Wheel;
 use crate::cost::Costs;
 use crate::crew::Crew;
 use crate::early::Early;
@@ -42,6 +43,7 @@ pub(super) struct Wanted {
     pub workers: Option<usize>,
     pub store: Option<PathBuf>,
     pub batch: usize,
+    pub spin: Duration,
 }
 
 /// Runs a pool; `started` is told once whether it has begun.
@@ -162,9 +164,10 @@ fn serve(
     let (workers, workers_max) = crew.workers;
 
     let zygote = runtime.take_zygote().map_err(RunError::Usage)?;
-    shared.wake_by(zygote.wake.clone());
-    let mut pool = Pool::new(zygote, workers_max).map_err(refused)?;
-    pool.take_requests_from(shared.queue.clone());
+    let wake = zygote.wake.clone();
+    // There is one: what the engine refers to for as long as it is driven, by whatever thread, may stay.
+    let pool = Box::leak(Box::new(Pool::new(zygote, workers_max, wanted.spin).map_err(refused)?));
+    let (dir, inbox): (&'static StoreDir, _) = (Box::leak(Box::new(dir)), pool.inbox());
     if let Some((allowed, _)) = limits::workers_allowed() {
         crew.workers.1 = workers_max.min(allowed.max(workers));
     }
@@ -175,7 +178,8 @@ fn serve(
     }
     // Before anything is hashed: pages that come in by mapping come in large. And an artifact that cannot be mapped
     // is told at the start.
-    attach(plan, &artifacts, (&dir, layout), (&lock, contexts.arena().file()), &pool)?;
+    attach(plan, &artifacts, (dir, layout), (&lock, contexts.arena().file()), pool)?;
+    pool.take_requests_from(shared.queue.clone());
     let mut memo = DigestMemo::open(&dir.path).stop_when(pool.interrupted());
     let digests = match keeps {
         true => artifacts.iter().map(|artifact| artifact.digest(&mut memo)).collect::<Result<_, _>>(),
@@ -184,15 +188,16 @@ fn serve(
     };
     let keys = Keys::new(plan, ops, digests.map_err(RunError::Artifact)?, (memo, Early::none(plan)))
         .map_err(|error| RunError::Internal(format!("read our executable: {error}")))?;
-    let mut report = Report::new(&QUIET, start, 0).map_err(RunError::Usage)?;
+    let report = Report::new(&QUIET, start, 0).map_err(RunError::Usage)?;
     let (reader, writer, run_dir) = match keeps {
-        false => (Reader::of_nothing(&dir, layout), Writer::of_nothing(), None),
+        false => (Reader::of_nothing(dir, layout), Writer::of_nothing(), None),
         true => {
-            let reader = Reader::for_run(&dir, layout, 0, None).map_err(RunError::Open)?;
+            let reader = Reader::for_run(dir, layout, 0, None).map_err(RunError::Open)?;
             let io = |error| RunError::Open(StoreError::Io("make the run's directory".into(), error));
             let run_dir = RunDir::create(&dir.path, &header(plan, workers)).map_err(io)?;
-            let settings = writer_settings(plan, &artifacts, &pool)?;
-            let writer = Writer::start(&dir, layout, &run_dir, settings).map_err(RunError::Open)?;
+            let run_dir: &'static RunDir = Box::leak(Box::new(run_dir));
+            let settings = writer_settings(plan, &artifacts, pool)?;
+            let writer = Writer::start(dir, layout, run_dir, settings).map_err(RunError::Open)?;
             (reader, writer, Some(run_dir))
         }
     };
@@ -207,12 +212,12 @@ fn serve(
     };
     let mut state = Progressing::new(plan, ops, provision);
     state.submissions = Some(Submissions::new(shared.clone(), keeps, dir.worker_blobs_dir(layout)));
-    let mut engine = Engine {
+    let engine = Engine {
         nodes: Nodes::new(plan),
         ops,
-        artifacts: &artifacts,
-        dir: &dir,
-        run: run_dir.as_ref(),
+        artifacts: artifacts.clone(),
+        dir,
+        run: run_dir,
         layout,
         limits: Limits { on_failure: OnFailure::Continue, max_failures: None, refresh: HashSet::new() },
         scheduler: Scheduler::new(&plan.graph, Vec::new(), |_| true),
@@ -221,13 +226,17 @@ fn serve(
         costs,
         reader,
         writer,
-        pool: &mut pool,
-        report: &mut report,
-        attach: &mut |_, _| Ok(()),
+        pool,
+        report: Box::leak(Box::new(report)),
+        attach: Box::leak(Box::new(|_: &Pool, _: &mut Report| Ok(()))),
         state,
     };
+    let wheel = shared.begin(Wheel::new(engine, inbox, wanted.spin), wake);
     begin();
-    let error = engine.run().err();
+    let (Some(mut engine), end) = wheel.keep(shared) else {
+        return Err(RunError::Internal("the engine panicked".into()));
+    };
+    let error = engine.conclude(end).err();
     let counts = engine.scheduler.counts();
     let summary = RunSummary {
         nodes: engine.scheduler.wanted() as u64,
@@ -247,8 +256,8 @@ fn serve(
     };
     engine.keys.save().ok();
     engine.end_submissions(error.as_ref());
-    drop(engine);
-    drop(pool);
+    let Engine { pool, .. } = engine;
+    pool.end();
     dir.clear_tmp(None);
     dir.clear_copies();
     if let Some(run_dir) = run_dir {

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use forkyard_shared::blob;
 use forkyard_shared::digest::Digest;
 use forkyard_shared::ids::NodeId;
+use forkyard_shared::spin;
 use forkyard_shared::value::Kind;
 use parking_lot::{Condvar, Mutex};
 use serde::de::DeserializeOwned;
@@ -21,9 +22,6 @@ use serde::de::DeserializeOwned;
 use super::error::{TaskError, ValueError};
 use super::handle::Shared;
 use super::node::Request;
-
-/// How long whoever waits looks for the answer before it sleeps: being woken costs some 50 us.
-const SPIN: Duration = Duration::from_micros(50);
 
 /// Where the engine puts a node's answer.
 pub(crate) struct Slot {
@@ -97,23 +95,15 @@ impl Slot {
         }
     }
 
-    fn wait(&self, until: Option<Instant>) -> Option<&Answer> {
-        let start = Instant::now();
-        while self.answer.get().is_none() {
-            let now = Instant::now();
-            if until.is_some_and(|until| now >= until) {
-                return None;
-            }
-            if now - start > SPIN {
-                return self.sleep(until);
-            }
-            // The loop may want this very core.
-            std::thread::yield_now();
+    /// Waits for what somebody else makes of it.
+    fn wait(&self, until: Option<Instant>, spin: Duration) {
+        let left = until.map_or(spin, |until| until.saturating_duration_since(Instant::now()).min(spin));
+        if spin::look(left, || self.answer.get()).is_none() {
+            self.sleep(until);
         }
-        self.answer.get()
     }
 
-    fn sleep(&self, until: Option<Instant>) -> Option<&Answer> {
+    fn sleep(&self, until: Option<Instant>) {
         self.sleepers.fetch_add(1, Relaxed);
         fence(SeqCst);
         let mut lock = self.lock.lock();
@@ -126,7 +116,6 @@ impl Slot {
         }
         drop(lock);
         self.sleepers.fetch_sub(1, Relaxed);
-        self.answer.get()
     }
 }
 
@@ -144,7 +133,7 @@ impl Ticket {
     /// # Errors
     /// Why there is none.
     pub fn wait(&self) -> Result<Value, TaskError> {
-        self.slot.wait(None);
+        self.wait_until(None);
         self.try_get().expect("BUG: a wait without an answer")
     }
 
@@ -153,8 +142,15 @@ impl Ticket {
     /// # Errors
     /// As [`Ticket::wait`].
     pub fn wait_timeout(&self, limit: Duration) -> Result<Option<Value>, TaskError> {
-        self.slot.wait(Some(Instant::now() + limit));
+        self.wait_until(Some(Instant::now() + limit));
         self.try_get().transpose()
+    }
+
+    fn wait_until(&self, until: Option<Instant>) {
+        if self.slot.answer.get().is_none() {
+            self.shared.drive_until(until, || self.slot.answer.get().is_some());
+            self.slot.wait(until, self.shared.spin);
+        }
     }
 
     /// The answer, if it is there.

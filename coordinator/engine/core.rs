@@ -1,6 +1,7 @@
 //! The turns of the loop, and what a run consists of while it goes on.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use forkyard_shared::digest::Digest;
@@ -46,7 +47,7 @@ const TICK: Duration = Duration::from_secs(1);
 pub(crate) struct Engine<'a> {
     pub nodes: Nodes,
     pub ops: &'a Ops,
-    pub artifacts: &'a [OpenArtifact],
+    pub artifacts: Arc<[OpenArtifact]>,
     pub dir: &'a StoreDir,
     pub run: Option<&'a RunDir>,
     pub layout: Layout,
@@ -60,7 +61,7 @@ pub(crate) struct Engine<'a> {
     pub pool: &'a mut dyn Hands,
     pub report: &'a mut Report,
     /// Maps the artifacts, once, before the first worker is needed.
-    pub attach: &'a mut dyn FnMut(&Pool, &mut Report) -> Result<(), RunError>,
+    pub attach: &'a mut (dyn FnMut(&Pool, &mut Report) -> Result<(), RunError> + Send),
     pub state: Progressing,
 }
 
@@ -276,6 +277,11 @@ impl Engine<'_> {
     /// failed to become so, when this returns.
     pub fn run(&mut self) -> Result<(), RunError> {
         let result = self.turns();
+        self.conclude(result)
+    }
+
+    /// What is to be done after the last turn, which came to this.
+    pub fn conclude(&mut self, result: Result<(), RunError>) -> Result<(), RunError> {
         if result.is_err() {
             // Nobody writes any more; if the disk was full, there may be room now for what is in hand.
             self.pool.end();
@@ -297,55 +303,80 @@ impl Engine<'_> {
     }
 
     pub(super) fn turns(&mut self) -> Result<(), RunError> {
-        let tick = self.report.interval().unwrap_or(TICK).min(TICK);
-        self.state.timers.set(self.pool.now() + tick, Timer::Tick);
+        self.begin();
+        while let Some(limit) = self.turn()? {
+            self.hear(limit)?;
+        }
+        Ok(())
+    }
+
+    /// Before the first turn.
+    pub fn begin(&mut self) {
+        self.state.timers.set(self.pool.now() + self.tick(), Timer::Tick);
         if let Some((limit, _)) = &self.state.sample {
             self.state.timers.set(self.pool.now() + *limit, Timer::SampleEnd);
         }
         self.recall();
-        loop {
-            self.take_submitted()?;
-            #[cfg(any(test, fuzzing))]
-            self.sanity_check();
-            self.expand();
-            self.look_up()?;
-            if !self.scheduler.has_fresh() {
-                self.decide_races();
-            }
-            self.tell_left_out();
-            self.heed_pause();
-            // A race may be won by a member whose result is stored: none is started before that is known.
-            if self.state.races.is_empty() || !self.scheduler.has_fresh() {
-                self.fill_workers()?;
-            }
-            self.writer.hand_over();
-            self.take_placed();
-            let open = !self.state.expandable.is_empty() || !self.state.decidable.is_empty();
-            let settled = self.scheduler.is_drained() && !open || self.state.stopping;
-            let may_go_on = self.awaits_submissions() && !self.state.stopping;
-            if settled && self.scheduler.taken() == 0 && !may_go_on {
-                // The last group may yet fail, or bring down what named a changed artifact.
-                self.writer.flush();
-                self.check_writer()?;
-                self.take_discarded();
-                return Ok(());
-            }
-            self.answer_settled();
-            self.report.flush();
-            let now = self.pool.now();
-            let more_to_look_up =
-                (self.scheduler.has_fresh() || open || self.has_submissions()) && !self.state.stopping;
-            let limit = if more_to_look_up { Some(Duration::ZERO) } else { self.state.timers.wait(now) };
-            match self.pool.next(limit).map_err(RunError::Internal)? {
-                Some(Event::Message(message)) => self.on_message(message)?,
-                Some(Event::Garbled(worker, why)) => self.on_garbled(worker, why)?,
-                Some(Event::Signal(signal)) => self.on_signal(signal),
-                Some(Event::Memory) => self.look_at_memory(self.pool.now()),
-                Some(Event::ZygoteGone) => return self.on_zygote_gone(),
-                None => {}
-            }
-            self.on_time(self.pool.now(), tick);
+    }
+
+    /// Does what follows from what has happened. For how long there is nothing to do then, if nothing happens; none:
+    /// the run is over.
+    pub fn turn(&mut self) -> Result<Option<Duration>, RunError> {
+        self.take_submitted()?;
+        #[cfg(any(test, fuzzing))]
+        self.sanity_check();
+        self.expand();
+        self.look_up()?;
+        if !self.scheduler.has_fresh() {
+            self.decide_races();
         }
+        self.tell_left_out();
+        self.heed_pause();
+        // A race may be won by a member whose result is stored: none is started before that is known.
+        if self.state.races.is_empty() || !self.scheduler.has_fresh() {
+            self.fill_workers()?;
+        }
+        self.writer.hand_over();
+        self.take_placed();
+        let open = !self.state.expandable.is_empty() || !self.state.decidable.is_empty();
+        let settled = self.scheduler.is_drained() && !open || self.state.stopping;
+        let may_go_on = self.awaits_submissions() && !self.state.stopping;
+        if settled && self.scheduler.taken() == 0 && !may_go_on {
+            // The last group may yet fail, or bring down what named a changed artifact.
+            self.writer.flush();
+            self.check_writer()?;
+            self.take_discarded();
+            return Ok(None);
+        }
+        self.answer_settled();
+        self.report.flush();
+        let more_to_look_up =
+            (self.scheduler.has_fresh() || open || self.has_submissions()) && !self.state.stopping;
+        let limit =
+            if more_to_look_up { Some(Duration::ZERO) } else { self.state.timers.wait(self.pool.now()) };
+        // Progress is told now and then, if nothing else happens.
+        Ok(Some(limit.unwrap_or(TICK)))
+    }
+
+    /// Waits for the next event, at most so long, and acts on it; whether there was one.
+    pub fn hear(&mut self, limit: Duration) -> Result<bool, RunError> {
+        let event = self.pool.next(Some(limit)).map_err(RunError::Internal)?;
+        let heard = event.is_some();
+        match event {
+            Some(Event::Message(message)) => self.on_message(message)?,
+            Some(Event::Garbled(worker, why)) => self.on_garbled(worker, why)?,
+            Some(Event::Signal(signal)) => self.on_signal(signal),
+            Some(Event::Memory) => self.look_at_memory(self.pool.now()),
+            Some(Event::ZygoteGone) => self.on_zygote_gone()?,
+            None => {}
+        }
+        self.on_time(self.pool.now(), self.tick());
+        Ok(heard)
+    }
+
+    /// How often progress is told.
+    fn tick(&self) -> Duration {
+        self.report.interval().unwrap_or(TICK).min(TICK)
     }
 
     /// What became of the processes.

@@ -7,7 +7,7 @@ use forkyard_shared::ids::NodeId;
 use forkyard_shared::value::Kind;
 
 use super::contexts::StateRead;
-use super::core::Engine;
+use super::core::{Engine, Progressing};
 use super::family::Source;
 use super::results::{At, Unread};
 use crate::expr::{LIMIT_BYTES, Scope, Template, Uses};
@@ -22,6 +22,31 @@ pub(super) struct Resolved {
     pub(super) params: Vec<(String, Arg)>,
     pub(super) salt: Option<String>,
     pub(super) state: Vec<StateRead>,
+}
+
+impl Progressing {
+    /// What a node says, if that had to be worked out.
+    pub(super) fn resolved(&self, node: NodeId) -> Option<&Resolved> {
+        match &self.submissions {
+            Some(submissions) => submissions.said(node),
+            None => self.resolved.get(&node),
+        }
+    }
+
+    /// Takes it away for a moment, or for good.
+    pub(super) fn take_resolved(&mut self, node: NodeId) -> Option<Resolved> {
+        match &mut self.submissions {
+            Some(submissions) => submissions.said_mut(node).take(),
+            None => self.resolved.remove(&node),
+        }
+    }
+
+    pub(super) fn put_resolved(&mut self, node: NodeId, resolved: Resolved) {
+        match &mut self.submissions {
+            Some(submissions) => *submissions.said_mut(node) = Some(resolved),
+            None => drop(self.resolved.insert(node, resolved)),
+        }
+    }
 }
 
 /// Why an expression has no value.
@@ -45,8 +70,11 @@ impl Engine<'_> {
         if self.is_submitted(node) {
             // All but the state is known since it was submitted.
             let state = self.state_reads(node)?;
-            self.state.resolved.get_mut(&node).expect("BUG: a submitted node without parameters").state =
-                state;
+            if !state.is_empty() {
+                let resolved = self.state.take_resolved(node);
+                let resolved = resolved.expect("BUG: a submitted node without parameters");
+                self.state.put_resolved(node, Resolved { state, ..resolved });
+            }
             return Ok(());
         }
         let signature = self.ops.get(self.nodes.op(node)).signature();
@@ -74,7 +102,7 @@ impl Engine<'_> {
             _ => None,
         };
         let state = self.state_reads(node)?;
-        self.state.resolved.insert(node, Resolved { params, salt, state });
+        self.state.put_resolved(node, Resolved { params, salt, state });
         Ok(())
     }
 

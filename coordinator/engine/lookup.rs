@@ -132,7 +132,7 @@ impl Engine<'_> {
     ) -> T {
         let (results, alias) = (&self.state.results, &self.state.alias);
         let followed = self.followed(node);
-        let said = match self.state.resolved.get(&node) {
+        let said = match self.state.resolved(node) {
             Some(resolved) => {
                 let salt = resolved.salt.as_deref();
                 Said { params: &resolved.params, salt, followed, state: &resolved.state }

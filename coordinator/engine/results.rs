@@ -147,14 +147,14 @@ impl Engine<'_> {
     pub(super) fn task(&mut self, node: NodeId) -> Result<Task, Unread> {
         let mut params = Vec::new();
         if let Some(detail) = self.nodes.detail(node) {
-            if !detail.is_known() && !self.state.resolved.contains_key(&node) {
+            if !detail.is_known() && self.state.resolved(node).is_none() {
                 // It runs again because its result was lost.
                 self.resolve(node).map_err(|unknown| match unknown {
                     Unknown::Wrong(why) => Unread::Wrong(why),
                     Unknown::Gone(producer) => Unread::Gone(producer),
                 })?;
             }
-            let resolved = self.state.resolved.remove(&node);
+            let resolved = self.state.take_resolved(node);
             let said = resolved.as_ref().map_or(&detail.params, |resolved| &resolved.params);
             let in_python = detail.call.is_some();
             let mut read = || {
@@ -177,7 +177,7 @@ impl Engine<'_> {
             let runs_command = self.ops.get(self.nodes.op(node)).signature().runs_command();
             let cwd = runs_command.then(|| working_dir(detail, said));
             if let Some(resolved) = resolved {
-                self.state.resolved.insert(node, resolved);
+                self.state.put_resolved(node, resolved);
             }
             read?;
             if let Some(call) = &detail.call

@@ -141,10 +141,12 @@ impl Engine<'_> {
         }
         let same = self.waiting_for(node);
         let wanted = same.iter().chain([&node]).any(|node| self.readers(*node) > 0) || extra.generates;
-        let (new, bytes) = match value.body {
+        let (new, mut bytes) = match value.body {
+            // Copied only where it goes two ways.
+            Body::Inline(bytes) if !self.writer.keeps() => (None, Some(bytes)),
             Body::Inline(bytes) => {
                 let kept = (wanted || self.is_submitted(node)).then(|| bytes.clone());
-                (NewValue::Bytes(bytes), kept)
+                (Some(NewValue::Bytes(bytes)), kept)
             }
             Body::File { name, len, packed } => {
                 if let Err(error) = self.adopt_blob(&name, digest, packed) {
@@ -153,7 +155,7 @@ impl Engine<'_> {
                         Failure { message: format!("keep result {digest}: {error}"), cause: Cause::DiskFull };
                     return self.on_failure(node, failure, ran, log);
                 }
-                (NewValue::File { len }, None)
+                (Some(NewValue::File { len }), None)
             }
         };
         let id = ResultId { kind, digest };
@@ -162,7 +164,8 @@ impl Engine<'_> {
                 *self.state.readers.entry(self.nodes.declared(*node)).or_insert(0) += 1;
             }
         }
-        self.keep(node, id, bytes.clone(), At::Unknown);
+        let own = if same.is_empty() { bytes.take() } else { bytes.clone() };
+        self.keep(node, id, own, At::Unknown);
         // Before it is stored: a result of which nothing can follow is a failure, and failures are not stored.
         let writes = match self.follow_up(node, extra.clone()) {
             Ok(writes) => writes,
@@ -179,7 +182,7 @@ impl Engine<'_> {
             self.keys.disown(node);
             let path = path.display();
             not_kept = Some(format!("its result is not kept: {path} was changed while it waited or ran"));
-        } else {
+        } else if let Some(new) = new {
             let key = self.keys.of(node);
             let duration = Duration::from_nanos(ran.duration_ns);
             let artifacts = self.nodes.artifacts(node).to_vec();

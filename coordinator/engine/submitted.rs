@@ -41,6 +41,8 @@ pub(crate) struct Submissions {
     taken: Taken<Request>,
     /// By shape, its number among the nodes' plans.
     shapes: HashMap<Shape, u32>,
+    /// The last one: mostly the next one's.
+    shape: Option<(Shape, u32)>,
     /// By node.
     places: Vec<Pending>,
     free: Vec<NodeId>,
@@ -48,6 +50,8 @@ pub(crate) struct Submissions {
     settled: Vec<(NodeId, Option<TaskError>)>,
     /// Nodes that are answered, while a worker still has them.
     held: Vec<NodeId>,
+    /// How many were answered.
+    answered: u64,
     /// Why the pool ends.
     why: String,
 }
@@ -56,6 +60,8 @@ pub(crate) struct Submissions {
 #[derive(Default)]
 struct Pending {
     slot: Option<Arc<Slot>>,
+    /// What it says.
+    said: Option<Resolved>,
     result: Option<(ResultId, Option<Vec<u8>>, At)>,
     writes: Writes,
 }
@@ -69,12 +75,23 @@ impl Submissions {
             blobs: Arc::new(blobs),
             taken: Taken::default(),
             shapes: HashMap::new(),
+            shape: None,
             places: Vec::new(),
             free: Vec::new(),
             settled: Vec::new(),
             held: Vec::new(),
+            answered: 0,
             why: "a bug in forkyard: the engine's thread panicked".into(),
         }
+    }
+
+    /// What a node says beside its shape.
+    pub(super) fn said(&self, node: NodeId) -> Option<&Resolved> {
+        self.places[node.index()].said.as_ref()
+    }
+
+    pub(super) fn said_mut(&mut self, node: NodeId) -> &mut Option<Resolved> {
+        &mut self.places[node.index()].said
     }
 
     /// Whether there is something to do without anything having happened.
@@ -118,6 +135,11 @@ impl Engine<'_> {
     /// Whether there are submissions to take.
     pub(super) fn has_submissions(&self) -> bool {
         self.state.submissions.as_ref().is_some_and(Submissions::has_any)
+    }
+
+    /// How many submitted nodes were answered.
+    pub fn answered(&self) -> u64 {
+        self.state.submissions.as_ref().map_or(0, |submissions| submissions.answered)
     }
 
     /// Whether a node was submitted, and its answer is wanted.
@@ -168,16 +190,22 @@ impl Engine<'_> {
             submissions.places.push(Pending::default());
         }
         slot.is_node(node);
-        submissions.places[node.index()].slot = Some(slot);
         let params = params.into_iter().map(|(name, json)| (name, Arg::Json(json))).collect();
-        self.state.resolved.insert(node, Resolved { params, salt, state: Vec::new() });
+        let said = Some(Resolved { params, salt, state: Vec::new() });
+        submissions.places[node.index()] = Pending { slot: Some(slot), said, ..Pending::default() };
         Ok(node)
     }
 
     /// The number of a shape.
     fn shape(&mut self, shape: Shape) -> Result<u32, RunError> {
         let submissions = self.state.submissions.as_mut().expect("BUG: a submission to nobody");
+        if let Some((last, number)) = &submissions.shape
+            && *last == shape
+        {
+            return Ok(*number);
+        }
         if let Some(known) = submissions.shapes.get(&shape) {
+            submissions.shape = Some((shape, *known));
             return Ok(*known);
         }
         if submissions.keeps {
@@ -274,6 +302,7 @@ impl Engine<'_> {
                 Err(TaskError::Cancelled) => submissions.held.push(*node),
                 _ => submissions.free.push(*node),
             }
+            submissions.answered += 1;
             // First, so that who has an answer finds room for another node.
             submissions.shared.leave(1);
             slot.expect("BUG: a node that is answered twice").settle(answer);

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::io::{self, Write};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::LazyLock;
 
 use minijinja::value::ValueKind;
@@ -47,7 +47,7 @@ enum Code {
 
 thread_local! {
     /// A manifest from a machine may say the same a million times.
-    static KNOWN: RefCell<HashMap<String, Rc<Expression>>> = RefCell::default();
+    static KNOWN: RefCell<HashMap<String, Arc<Expression>>> = RefCell::default();
 }
 
 /// What an expression names.
@@ -84,11 +84,11 @@ impl Expression {
     ///
     /// # Errors
     /// What is wrong with it: its syntax, or a name that no expression knows.
-    pub fn compile(text: &str) -> Result<Rc<Expression>, String> {
+    pub fn compile(text: &str) -> Result<Arc<Expression>, String> {
         if let Some(known) = KNOWN.with_borrow(|known| known.get(text).cloned()) {
             return Ok(known);
         }
-        let compiled = Rc::new(Expression::new(text)?);
+        let compiled = Arc::new(Expression::new(text)?);
         KNOWN.with_borrow_mut(|known| known.insert(text.into(), compiled.clone()));
         Ok(compiled)
     }

@@ -1,6 +1,6 @@
 //! A JSON value with expressions in its strings.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ use super::{Expression, Scope, Uses, has_expression};
 pub(crate) enum Template {
     /// Canonical JSON text.
     Json(String),
-    Expression(Rc<Expression>),
+    Expression(Arc<Expression>),
     List(Vec<Template>),
     /// By name, sorted.
     Table(Vec<(String, Template)>),

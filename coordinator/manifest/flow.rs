@@ -1,7 +1,7 @@
 //! The words that say whether, when and how often a node runs: conditions, fan-out, races, routes,
 //! repetition. What they name is collected, and gets its meaning from the builder.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
@@ -297,7 +297,7 @@ fn repeat(fields: &Map<String, Value>) -> Result<Repeat, Fault> {
 }
 
 /// A value that is an expression.
-fn expression(key: &str, value: &Value) -> Result<Rc<Expression>, Fault> {
+fn expression(key: &str, value: &Value) -> Result<Arc<Expression>, Fault> {
     let example = match key {
         "route" => "'a' if result > 3 else 'b'",
         "until" => "result > 3",

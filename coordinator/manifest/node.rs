@@ -1,7 +1,7 @@
 //! What a node says beyond `id`, `op` and `needs`: checked against its op, and made into a [`Detail`].
 
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use forkyard_shared::protocol::Reads;
@@ -350,7 +350,7 @@ impl Parsed {
 }
 
 /// The program of a command: its first word; of an interpreter the script. What is computed is not known yet.
-fn program(command: &Value) -> Option<Rc<str>> {
+fn program(command: &Value) -> Option<Arc<str>> {
     let name =
         |word: &str| (!word.contains("{{")).then(|| word.rsplit('/').next().unwrap_or(word).to_string());
     let words: Vec<&str> = match command {

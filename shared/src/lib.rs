@@ -22,5 +22,6 @@ pub mod protocol;
 pub mod pulse;
 pub mod scan;
 pub mod sink;
+pub mod spin;
 pub mod sys;
 pub mod value;

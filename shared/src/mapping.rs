@@ -8,7 +8,7 @@ use std::io;
 use std::ops::Deref;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{
-    AtomicU8, AtomicU64, Ordering,
+    AtomicU8, AtomicU64, AtomicUsize, Ordering,
     Ordering::{Acquire, Relaxed, Release},
 };
 
@@ -85,6 +85,8 @@ fn memory_file(name: &str) -> io::Result<OwnedFd> {
 pub struct PulseBoard {
     file: OwnedFd,
     pages: Vec<PulsePage>,
+    /// So many have had a worker.
+    used: AtomicUsize,
 }
 
 /// One worker's page of a [`PulseBoard`], mapped writable.
@@ -98,12 +100,24 @@ impl PulseBoard {
         let file = memory_file("forkyard-pulse")?;
         nix::unistd::ftruncate(&file, (workers * PAGE_BYTES) as i64)?;
         let pages = (0..workers).map(|index| PulsePage::map(&file, index)).collect::<io::Result<_>>()?;
-        Ok(PulseBoard { file, pages })
+        Ok(PulseBoard { file, pages, used: AtomicUsize::new(0) })
     }
 
     /// The page of one worker.
     pub fn page(&self, index: usize) -> &Pulse {
         &self.pages[index]
+    }
+
+    /// Coordinator: a worker is about to use this page.
+    pub fn begin(&self, index: usize) {
+        self.pages[index].reset();
+        self.used.fetch_max(index + 1, Relaxed);
+    }
+
+    /// Coordinator: how many messages workers have sent, all together.
+    pub fn said(&self) -> u64 {
+        let used = &self.pages[..self.used.load(Relaxed)];
+        used.iter().fold(0, |sum, page| sum.wrapping_add(page.said()))
     }
 
     /// The descriptor to hand to the zygote.

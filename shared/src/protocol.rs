@@ -70,6 +70,8 @@ pub struct Setup {
     pub secrets: Vec<String>,
     /// The most bytes that a result may have.
     pub max_result: u64,
+    /// How long a worker looks for its next batch before it sleeps, in nanoseconds.
+    pub spin_ns: u64,
 }
 
 /// How the Python of a run is started. It serializes to what `worker/src/python/forkyard.py` reads.

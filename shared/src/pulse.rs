@@ -7,15 +7,19 @@
 //!   8  started   CLOCK_MONOTONIC nanoseconds at which the current task started
 //!  16  claim 0   batch << 32 | end << 16 | next      one word for each of the two batches
 //!  24  claim 1                                       that a worker may hold
+//!  32  said      how many messages the worker has sent
 //! ```
 //!
 //! A claim word is the only thing both sides write. The worker claims task `next` by raising it; the
 //! coordinator takes back what is not yet claimed by lowering `end`; whoever loses the exchange looks
 //! again. So a task is run by exactly one worker, without a message.
+//!
+//! Both sides also look here, in place of asking the kernel, whether there is a message for them: the worker for a
+//! batch that is offered, the coordinator for a change of `said`.
 
 use std::sync::atomic::{
     AtomicU64,
-    Ordering::{AcqRel, Acquire, Release},
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 
 use crate::ids::NodeId;
@@ -30,6 +34,7 @@ pub struct Pulse {
     current: AtomicU64,
     started: AtomicU64,
     claims: [AtomicU64; SLOTS],
+    said: AtomicU64,
 }
 
 /// The task that a worker runs.
@@ -84,6 +89,25 @@ impl Pulse {
         claimed.ok().map(|word| unpack(word).2)
     }
 
+    /// Worker: whether a batch is on its way, or there already.
+    pub fn has_offer(&self) -> bool {
+        self.claims.iter().any(|claim| {
+            let (_, end, next) = unpack(claim.load(Acquire));
+            next < end
+        })
+    }
+
+    /// Worker: a message to the coordinator has been sent.
+    pub fn say(&self) {
+        // Nobody else writes it.
+        self.said.store(self.said.load(Relaxed).wrapping_add(1), Release);
+    }
+
+    /// Coordinator: how many messages the worker has sent, or workers before it in its place.
+    pub fn said(&self) -> u64 {
+        self.said.load(Acquire)
+    }
+
     /// Either side: takes back the tasks of `batch` that nobody has claimed; their indices.
     pub fn take_back(&self, slot: usize, batch: u32) -> std::ops::Range<u16> {
         let taken = self.claims[slot].fetch_update(AcqRel, Acquire, |word| {
@@ -124,6 +148,19 @@ mod tests {
         assert_eq!(pulse.claim(0, 6), None);
         pulse.reset();
         assert_eq!(pulse.claim(0, 7), None);
+    }
+
+    #[test]
+    fn a_batch_is_on_offer_until_its_last_task_is_claimed_or_taken_back() {
+        let pulse = Pulse::default();
+        assert!(!pulse.has_offer());
+        pulse.offer(1, 7, 1);
+        assert!(pulse.has_offer());
+        pulse.claim(1, 7);
+        assert!(!pulse.has_offer());
+        pulse.offer(0, 8, 2);
+        pulse.take_back(0, 8);
+        assert!(!pulse.has_offer());
     }
 
     #[test]

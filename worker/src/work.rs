@@ -4,7 +4,7 @@
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use forkyard_shared::codec::{self, Frame};
 use forkyard_shared::ids::{NodeId, WorkerId};
@@ -13,8 +13,8 @@ use forkyard_shared::protocol::{
     Batch, Cause, Completion, Cost, ERROR_MAX_BYTES, FLUSH_BYTES, Failure, FromWorker, FromZygote,
     LOG_MAX_BYTES, Task as Message, ToCoordinator, ToWorker, WorkerEnds, Writes,
 };
-use forkyard_shared::sys;
 use forkyard_shared::value::{Body, INLINE_MAX_BYTES, Kind, Value};
+use forkyard_shared::{spin, sys};
 use ipc_channel::ipc::{IpcReceiver, IpcSender};
 use ipc_channel::{IpcError, TryRecvError};
 
@@ -26,10 +26,6 @@ use crate::reap;
 use crate::registry::Ops;
 use crate::state::within_limits;
 use crate::task::{MappedResults, Task};
-
-/// How long a worker looks for its next batch before it sleeps. Waking a sleeper costs some 50 us,
-/// looking costs a core: this much is worth it while batches follow each other closely.
-const SPIN: Duration = Duration::from_micros(30);
 
 /// A completion whose task took longer than this is reported at once: others may wait for it.
 const REPORT_AT_ONCE_NS: u64 = 100_000;
@@ -57,6 +53,8 @@ pub(crate) struct Worker<'a> {
     pending: Vec<Completion>,
     pending_bytes: usize,
     meter: Meter,
+    /// By op, whether the last task was so quick that the next will hardly be asked what it took.
+    is_quick: Vec<bool>,
     python: Flights<'a>,
     /// That of the Python process, once there is one.
     python_meter: Option<Meter>,
@@ -109,6 +107,7 @@ impl<'a> Worker<'a> {
             pending,
             pending_bytes,
             meter: Meter::of_this(),
+            is_quick: vec![false; ops.ids().count()],
             python,
             python_meter: None,
             python_ns: 0,
@@ -143,9 +142,9 @@ impl<'a> Worker<'a> {
     /// The next message; none if something else had to be done.
     fn next(&mut self, inbox: &IpcReceiver<Frame>) -> Result<Option<Frame>, Stop> {
         if self.python.tasks().is_empty() {
-            return Ok(Some(receive(inbox)?));
+            return Ok(Some(self.receive(inbox)?));
         }
-        match inbox.try_recv() {
+        match inbox.try_recv_timeout(Duration::ZERO) {
             Ok(frame) => return Ok(Some(frame)),
             Err(TryRecvError::Empty) => {}
             Err(TryRecvError::IpcError(error)) => return Err(error.into()),
@@ -185,14 +184,21 @@ impl<'a> Worker<'a> {
         let mut tasks: Vec<Option<Message>> = batch.tasks.into_iter().map(Some).collect();
         let mut returned = 0;
         let mut now = sys::now_ns();
-        self.meter.start();
+        // Whether what the meter reads next began with the next task. To have it so takes three system calls.
+        let mut is_metered = false;
         while let Some(index) = self.pulse.claim(slot, number) {
             let message = tasks[usize::from(index)].take().expect("BUG: a task that is claimed twice");
             if self.ops.get(message.op).signature().calls_python() {
                 let group = self.group(message, &mut tasks, (slot, number), usize::from(index));
                 self.run_group(group, (slot, number))?;
                 now = sys::now_ns();
+                is_metered = false;
                 continue;
+            }
+            let op = message.op.index();
+            if !is_metered && !self.is_quick[op] {
+                self.meter.start();
+                is_metered = true;
             }
             let started_ns = now;
             self.pulse.begin(message.node, started_ns);
@@ -201,12 +207,16 @@ impl<'a> Worker<'a> {
             now = sys::now_ns();
             let duration_ns = now - started_ns;
             let mut cost = None;
-            if duration_ns > REPORT_AT_ONCE_NS {
+            self.is_quick[op] = duration_ns <= REPORT_AT_ONCE_NS;
+            if !self.is_quick[op] {
                 // What a command left running must not outlive its task. (Starting one takes longer
                 // than this, so that short tasks need not ask.)
                 reap::kill_children();
-                cost = Some(self.meter.read(duration_ns));
-            } else {
+                cost = Some(match std::mem::replace(&mut is_metered, true) {
+                    true => self.meter.read(duration_ns),
+                    false => self.meter.guess(duration_ns),
+                });
+            } else if is_metered {
                 self.meter.skip(duration_ns);
             }
             if attempt.outcome.is_err() {
@@ -327,7 +337,7 @@ impl<'a> Worker<'a> {
             Err(NoChild::Gone) => return Err(Stop::PythonEnded),
             Err(NoChild::Refused(why)) => ToCoordinator::Zygote(FromZygote::ForkFailed(self.id, why)),
         };
-        self.outbox.send(Frame(codec::encode(&news)))?;
+        self.tell(&news)?;
         if self.python.pid().is_none() { Err(Stop::PythonEnded) } else { Ok(()) }
     }
 
@@ -346,7 +356,7 @@ impl<'a> Worker<'a> {
                     [alone] => {
                         self.pulse.begin(*alone, sys::now_ns());
                         let words = ToCoordinator::LastWords(self.id, self.python.last_words());
-                        self.outbox.send(Frame(codec::encode(&words)))?;
+                        self.tell(&words)?;
                     }
                     several => {
                         self.pulse.end();
@@ -397,7 +407,20 @@ impl<'a> Worker<'a> {
         let done = std::mem::take(&mut self.pending);
         let read = std::mem::take(&mut self.read);
         let message = FromWorker { worker: self.id, batch, done, returned, read };
-        self.outbox.send(Frame(codec::encode(&ToCoordinator::Worker(message))))
+        self.tell(&ToCoordinator::Worker(message))
+    }
+
+    fn tell(&self, news: &ToCoordinator) -> Result<(), IpcError> {
+        self.outbox.send(Frame(codec::encode(news)))?;
+        self.pulse.say();
+        Ok(())
+    }
+
+    fn receive(&self, inbox: &IpcReceiver<Frame>) -> Result<Frame, IpcError> {
+        // (A look that does not wait by way of `try_recv` would take three system calls.)
+        let there = || self.pulse.has_offer().then(|| inbox.try_recv_timeout(Duration::ZERO).ok()).flatten();
+        let limit = Duration::from_nanos(self.attached.setup.spin_ns);
+        spin::look(limit, there).map_or_else(|| inbox.recv(), Ok)
     }
 
     fn attempt(&mut self, message: &Message) -> Attempt {
@@ -479,19 +502,6 @@ fn outsized(task: &Task, output: Output) -> Result<Output, Failed> {
             Ok(Output::written(output.value.kind, sink.finish()?).with_log(output.log))
         }
         _ => Ok(output),
-    }
-}
-
-fn receive(inbox: &IpcReceiver<Frame>) -> Result<Frame, IpcError> {
-    let start = Instant::now();
-    loop {
-        if let Ok(frame) = inbox.try_recv() {
-            return Ok(frame);
-        }
-        if start.elapsed() > SPIN {
-            return inbox.recv();
-        }
-        std::thread::yield_now();
     }
 }
 

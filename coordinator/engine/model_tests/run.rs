@@ -104,7 +104,7 @@ pub(super) fn with_hands<T>(
     let mut engine = Engine {
         nodes: Nodes::new(plan),
         ops: &OPS,
-        artifacts: &[],
+        artifacts: [].into(),
         dir: &dir,
         run: None,
         layout: Layout::Hybrid,
