@@ -116,7 +116,7 @@ fn only_refresh_and_dry_run() {
     let with = |args: &[&str]| space.run(&[&RUN[..], args].concat()).expect(0);
 
     let dry = with(&["--dry-run"]);
-    assert_eq!(String::from_utf8(dry.stdout).unwrap(), "a\nc\nb\n");
+    assert_eq!(String::from_utf8(dry.stdout).unwrap(), "a\nb\nc\n");
     assert!(!space.path(".forkyard").exists() && space.text("log").is_empty());
 
     let only = with(&["--only", "b"]);
