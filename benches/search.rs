@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use forkyard_shared::ann::Walk;
-use forkyard_shared::artifact::{Matrix, Shape, Usearch, read_npy, read_usearch};
+use forkyard_shared::artifact::{Format, Layout, Matrix, Reading, Shape, Usearch, read, read_npy};
 use forkyard_shared::mapping::{Mapping, sealed_copy};
 use forkyard_shared::scan::{Metric, Search, row_as_f32};
 use serde_json::{Value, json};
@@ -119,7 +119,11 @@ fn block(file: &str, vectors: &str) -> Result<Value, Box<dyn Error>> {
 fn walk(index: &str, queries: &str, k: &str, expansion: &str) -> Result<Value, Box<dyn Error>> {
     let (k, expansion) = (k.parse()?, expansion.parse()?);
     let file = File::open(index)?;
-    let (table, layout) = read_usearch(&file, file.metadata()?.len())?;
+    let reading = Reading { format: Format::Usearch, part: None, key: "", limit_bytes: u64::MAX };
+    let mut table = Vec::new();
+    let Layout::Usearch(layout) = read(&file, file.metadata()?.len(), &reading, &mut table)? else {
+        return Err("no usearch index".into());
+    };
     let (bytes, table) = (Mapping::of(&file)?, Mapping::of(&sealed_copy("table", &table[..])?)?);
     bytes.populate();
     let index = Usearch::new(&layout, &bytes, &table)?;
