@@ -37,8 +37,8 @@ def ours(site, name, path, make, nodes, figure, workers=2, artifact=None):
     return contender
 
 
-def node(at, op="topk", **params):
-    return {"id": f"n{at}", "op": op, "artifact": "m", "params": {"k": 10, "metric": "dot", **params}}
+def node(at, **params):
+    return {"id": f"n{at}", "op": "topk", "artifact": "m", "params": {"k": 10, "metric": "dot", **params}}
 
 
 def peer(site, name, words, figure, note, package):
@@ -79,7 +79,7 @@ def ann(site):
         subprocess.run(list(map(str, site.peer("vectors", "usearch_index", path, index))), check=True)
 
     row = Row("ann", "the 10 nearest of 20,000 x 384 f32 by a usearch index, a query a node", "queries/s", Better.MORE)
-    nodes = [node(at, "ann", row=at) for at in range(SMALL_ROWS)][:ANN]
+    nodes = [{"id": f"n{at}", "op": "ann", "artifact": "m", "params": {"k": 10, "row": at}} for at in range(ANN)]
     forkyard = ours(site, "ann", path, build, nodes, Wall(of=lambda seconds: ANN / seconds), artifact=index)
     forkyard.missing = forkyard.missing or site.missing("usearch")
     one = peer(site, "usearch", ["usearch_one", path, index, ANN], Said("per_s"), "two threads of one process; load apart, nothing kept", "usearch")
