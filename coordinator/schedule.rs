@@ -451,7 +451,9 @@ impl<'g> Scheduler<'g> {
                 self.touched.push(user);
             }
             at.batched += 1;
-            let complete = at.batched == at.waiting && at.marks & mark::HINDERED == 0;
+            // One that is not to run, or may not be, is decided when it is ready.
+            const UNDECIDED: u8 = mark::HINDERED | mark::NEED_SKIPPED | mark::NOT_CHOSEN;
+            let complete = at.batched == at.waiting && at.marks & UNDECIDED == 0;
             if complete && at.state == State::Waiting && accept(user) {
                 at.state = State::Taken;
                 self.taken += 1;

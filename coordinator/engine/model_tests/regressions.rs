@@ -1,6 +1,6 @@
 //! What the model found, each as small as it could be made, with the seed of the time and its story.
 
-use super::case::{Act, Case, Limit, Node, Parts, Policy, Script, Term, Weather};
+use super::case::{Act, Case, Limit, Node, Parts, Policy, Retry, Script, Term, Weather};
 use super::run;
 
 /// Runs it with many times of everything, for most of these depend on who is quicker.
@@ -204,6 +204,18 @@ fn the_outcome_of_a_node_that_runs_again_is_known() {
     holds(nodes, |case| {
         (case.weather.loss, case.weather.second_run, case.weather.workers) = (true, true, 1);
     });
+}
+
+/// Seeds 64673 and 96098: a node one of whose needs was skipped, or routed elsewhere, ran all the same if the last of
+/// its needs went to a worker after that: it went along in the same batch.
+#[test]
+fn what_is_to_be_skipped_does_not_go_along_in_a_batch() {
+    let mut nodes = vec![Node { route: Some((vec![], vec![])), ..node(0) }];
+    let later = Script { acts: vec![Act::Error], never: false };
+    let retry = Some(Retry { attempts: 2, backoff_ms: 1, on_error: true, on_timeout: false });
+    nodes.extend((1..6).map(|id| Node { scripts: [later.clone(), later.clone()], retry, ..node(id) }));
+    nodes.extend((6..11).map(|id| Node { order: vec![0, id - 5], ..node(id) }));
+    holds(nodes, |case| case.weather.workers = 1);
 }
 
 /// Seed 206365: a worker was refused when all others had just died, and the run ended.
