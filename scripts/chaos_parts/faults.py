@@ -264,6 +264,8 @@ class Processes(Fault):
     def arm(self):
         self.has_moment = self.variant != "from the start"
         self.group = self.above / f"chaos-{os.getpid()}"
+        with contextlib.suppress(FileNotFoundError):
+            self.group.rmdir()  # of a round that ended with a violation
         self.group.mkdir()
         if not self.has_moment:
             self.limit(self.chance.randint(1, 16))
@@ -279,12 +281,15 @@ class Processes(Fault):
         (self.group / "cgroup.procs").write_text("0")
 
     def strike(self, running):
-        if self.has_moment and running.is_alive():
-            self.limit(int((self.group / "pids.current").read_text()) + self.chance.choice([0, 0, 1, 3]))
-            if self.variant.endswith("while"):
-                time.sleep(self.chance.uniform(0, 0.1))
-                self.limit("max")
-        return not self.has_moment or running.is_alive()
+        if not self.has_moment:
+            return True
+        if not running.is_alive():
+            return False
+        self.limit(int((self.group / "pids.current").read_text()) + self.chance.choice([0, 0, 1, 3]))
+        if self.variant.endswith("while"):
+            time.sleep(self.chance.uniform(0, 0.1))
+            self.limit("max")
+        return True
 
     def codes(self):
         return (OK, FAILED, 2, UNUSABLE_ARTIFACT, STORE, DOES_NOT_FIT, ZYGOTE_DIED)
