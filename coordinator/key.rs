@@ -87,7 +87,7 @@ pub(crate) fn end(needs: &mut [Digest], mut each: impl FnMut(Field, &[u8])) {
 }
 
 /// A finished node's result, as far as keys care.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ResultId {
     pub kind: Kind,
     pub digest: Digest,

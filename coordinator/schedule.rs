@@ -322,6 +322,18 @@ impl<'g> Scheduler<'g> {
         }
     }
 
+    /// A ready node is not to follow the items of the node that it follows: if that is still open, it waits for its end, and is
+    /// ready once more then.
+    pub fn waits_for_leader(&mut self, node: NodeId) -> bool {
+        let at = &mut self.at[node.index()];
+        let waits = at.waiting > 0 && at.state == State::Ready;
+        if waits {
+            at.marks &= !mark::EACH_OPEN;
+            at.state = State::Waiting;
+        }
+        waits
+    }
+
     /// The nodes of the plan that wait for it.
     pub fn graph_users(&self, node: NodeId) -> &'g [NodeId] {
         if node.index() < self.graph.len() { self.graph.users(node) } else { &[] }

@@ -119,9 +119,16 @@ impl Engine<'_> {
     }
 
     /// Whether a node has ended without a result. (One that is not settled though others read it runs anew, because its
-    /// result was lost.)
+    /// result was lost. An item that then had none is in the list of its node all the same: the list is read whole, or not
+    /// at all.)
     pub(super) fn has_none(&self, node: NodeId) -> bool {
-        matches!(self.scheduler.state(node), State::Settled(outcome) if !outcome.is_done())
+        let ended = matches!(self.scheduler.state(node), State::Settled(outcome) if !outcome.is_done());
+        ended && !self.is_lost_item(node)
+    }
+
+    /// Whether it is the item of a node, and its result has been lost.
+    pub(super) fn is_lost_item(&self, node: NodeId) -> bool {
+        self.state.losses.contains_key(&node) && self.nodes.item(node).is_some()
     }
 
     fn json(&mut self, node: NodeId, template: &Template) -> Result<String, Unknown> {

@@ -57,6 +57,9 @@ impl Engine<'_> {
         }
         match self.decide(node) {
             Ok(Decision::LookUp) => {}
+            Ok(Decision::Skip(_)) | Err(Unknown::Wrong(_)) if self.scheduler.waits_for_leader(node) => {
+                return ControlFlow::Continue(());
+            }
             Ok(Decision::Skip(why)) => {
                 self.skip(node, &why);
                 return ControlFlow::Continue(());

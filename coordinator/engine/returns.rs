@@ -111,6 +111,11 @@ impl Engine<'_> {
                 self.tell(node, Outcome::Cancelled, None, None, Some(why));
                 self.blocked(node, blocked);
             }
+            Ok(value) if self.is_lost_item(node) && self.differs(node, &value) => {
+                self.drop_late(&value);
+                let why = "it ran again, because its result was lost, and returned something else: nodes may have read the list with what it was; run again";
+                self.give_up(node, Outcome::Failed, why.into(), Some(ran), log);
+            }
             Ok(value) => {
                 // It may have made nothing of the end of what it had started.
                 if let Some(why) = self.blame_limit(worker, node, "a process that it started was killed") {
@@ -130,6 +135,12 @@ impl Engine<'_> {
                 self.on_failure(node, failure, ran, log);
             }
         }
+    }
+
+    /// Whether a node returned something else before.
+    fn differs(&self, node: NodeId, value: &Value) -> bool {
+        let before = self.state.results.get(&node).map(|held| held.id);
+        before.is_some_and(|before| before != ResultId { kind: value.kind, digest: value.digest })
     }
 
     pub(super) fn on_result(&mut self, node: NodeId, value: Value, extra: Extra, ran: Ran, log: Vec<u8>) {
@@ -393,13 +404,16 @@ impl Engine<'_> {
     /// The result of `producer` is gone: it runs again, and `reader`, which found out, waits for it. What else was
     /// in the reader's batch must have been given back. A store that loses it again and again ends the run.
     pub(super) fn compute_anew(&mut self, producer: NodeId, reader: NodeId) {
-        let losses = self.state.losses.entry(producer).or_insert(0);
-        *losses += 1;
-        if *losses == LOSSES_MAX {
-            let name = self.nodes.name(producer);
-            let why = format!("the result of node {name} could not be read back {LOSSES_MAX} times");
-            self.state.ending = Ending::StoreLoses(why);
-            self.stop();
+        // Others find out while it runs again: that is the same loss.
+        if self.is_done(producer) {
+            let losses = self.state.losses.entry(producer).or_insert(0);
+            *losses += 1;
+            if *losses == LOSSES_MAX {
+                let name = self.nodes.name(producer);
+                let why = format!("the result of node {name} could not be read back {LOSSES_MAX} times");
+                self.state.ending = Ending::StoreLoses(why);
+                self.stop();
+            }
         }
         self.leave(reader);
         self.release_waiting(reader);

@@ -189,16 +189,14 @@ impl World<'_> {
         let plain = if blocked {
             Some(Outcome::Blocked)
         } else if left_out || whole && when_is_false {
-            Some(Outcome::Skipped)
+            // It waits for the node whose items it would follow.
+            Some(if leader_blocks.is_some() { Outcome::Blocked } else { Outcome::Skipped })
         } else {
             None
         };
         let mut fate = match (plain, &node.parts) {
             (Some(outcome), _) => {
                 let mut allowed = vec![outcome];
-                if leader_blocks.is_some() {
-                    allowed.push(Outcome::Blocked);
-                }
                 // In one batch with what it needs, it may have ended the worker before that was reported, and what
                 // was not reported is not run again while the run stops.
                 let lost = |need: &&usize| blocks(need) && fate_of(need).outcome == Outcome::Cancelled;
@@ -206,7 +204,10 @@ impl World<'_> {
                     let own = play(&node.scripts[0], node, self.case.max_crashes);
                     allowed.extend((own != Outcome::Ran).then_some(own));
                 }
-                Fate::of(self.said(&id, allowed, may_be_cut)?, seen)
+                let mut fate = Fate::of(self.said(&id, allowed, may_be_cut)?, seen);
+                fate.handed
+                    .extend(leader.map(|leader| self.fates[&leader].handed.clone()).unwrap_or_default());
+                fate
             }
             (None, Parts::One) => {
                 let mut outcome = play(&node.scripts[0], node, self.case.max_crashes);

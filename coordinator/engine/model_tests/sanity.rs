@@ -27,8 +27,8 @@ impl Engine<'_> {
         let mut note = |node: NodeId, who: &'static str| holders.entry(node).or_default().push(who);
         for place in places::ids(&self.state.places).map(|id| &self.state.places[id.index()]) {
             for (_, sent) in place.in_use() {
-                let held = sent.nodes.iter().filter(|node| place.holds(**node));
-                held.for_each(|node| note(*node, "a worker"));
+                let ended = sent.nodes.len() - sent.left();
+                sent.nodes[ended..].iter().for_each(|node| note(*node, "a worker"));
             }
         }
         // One for whatever is waited for, and some that were set too late; not one for each that waits.

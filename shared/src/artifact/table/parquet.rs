@@ -4,7 +4,7 @@
 //! batch, whatever a hostile dictionary holds. (So categories are texts here, and lists of one length are found out.)
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -124,10 +124,11 @@ impl Length for Source {
 }
 
 impl ChunkReader for Source {
-    type T = From;
+    type T = BufReader<From>;
 
-    fn get_read(&self, start: u64) -> ParquetResult<From> {
-        Ok(From { file: self.file.clone(), at: start, end: self.len })
+    fn get_read(&self, start: u64) -> ParquetResult<BufReader<From>> {
+        // Headers are read byte by byte.
+        Ok(BufReader::new(From { file: self.file.clone(), at: start, end: self.len }))
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<bytes::Bytes> {
