@@ -89,6 +89,7 @@ pub(crate) enum Ending {
     Complete,
     Interrupted(Signal),
     ArtifactChanged(ArtifactId),
+    /// The store takes no more.
     StoreFull(String),
     /// What was read back was lost again and again.
     StoreLoses(String),

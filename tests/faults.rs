@@ -69,22 +69,50 @@ fn a_result_that_can_never_be_read_back_ends_the_run() {
     let reader =
         json!({ "id": "reader", "op": "exec", "run": ["wc", "-c"], "stdin": "{{ nodes.large.result }}" });
     space.write("m.jsonl", format!("{large}\n{reader}\n"));
-    let (store, struck) = (space.path(".forkyard"), space.path("struck"));
-    let blobs = store.join("blobs");
-    let environment = [
-        ("LD_PRELOAD", library()),
-        ("FAULT_STORE", text(&blobs)),
-        ("FAULT_KIND", "read"),
-        ("FAULT_AT", "1"),
-        ("FAULT_FOR", "0"),
-        ("FAULT_ALL", "1"),
-        ("FAULT_STRUCK", text(&struck)),
-    ];
-    let run = space.run_in(&environment, &[&["--store", text(&store)], &RUN[..]].concat()).expect(4);
+    let run = run_with_fault_below(&space, "blobs", ("read", 1)).expect(4);
     run.says("the result of node large could not be read back 10 times");
     space.run(&RUN).expect(0);
     assert_eq!(space.result_text("reader").trim(), "50000");
     space.expect_nothing_left();
+}
+
+#[test]
+fn a_result_that_cannot_be_written_is_not_its_nodes_fault() {
+    let space = Space::new();
+    let large =
+        json!({ "id": "large", "op": "exec", "run": ["/usr/bin/head", "-c", "5000000", "/dev/zero"] });
+    space.write("m.jsonl", format!("{large}\n"));
+    let mut refused = 0;
+    for at in 1..=12 {
+        let run = run_with_fault_below(&space, "tmp", ("io", at));
+        match run.code() {
+            Some(0) => drop(std::fs::remove_dir_all(space.path(".forkyard"))),
+            code => assert_eq!(code, Some(4), "{}", run.stderr),
+        }
+        assert!(run.events_named("node_finished").iter().all(|event| event["outcome"] != "failed"));
+        refused += usize::from(run.stderr.contains("the store takes no more"));
+    }
+    assert!(refused > 0, "the faults did not reach the node");
+    space.run(&RUN).expect(0);
+    space.expect_nothing_left();
+}
+
+/// Runs the manifest of a space, of which each such call below a directory of the store fails, from the n-th on, whoever makes
+/// it.
+fn run_with_fault_below(space: &Space, directory: &str, (kind, at): (&str, u32)) -> Ended {
+    let at = at.to_string();
+    let (store, struck) = (space.path(".forkyard"), space.path("struck"));
+    let below = store.join(directory);
+    let environment = [
+        ("LD_PRELOAD", library()),
+        ("FAULT_STORE", text(&below)),
+        ("FAULT_KIND", kind),
+        ("FAULT_AT", &at),
+        ("FAULT_FOR", "0"),
+        ("FAULT_ALL", "1"),
+        ("FAULT_STRUCK", text(&struck)),
+    ];
+    space.run_in(&environment, &[&["--store", text(&store)], &RUN[..]].concat())
 }
 
 /// Strikes each call of each scenario in turn.

@@ -163,7 +163,7 @@ impl Engine<'_> {
                 if let Err(error) = self.adopt_blob(&name, digest, packed) {
                     same.into_iter().for_each(|other| self.scheduler.release(other));
                     let failure =
-                        Failure { message: format!("keep result {digest}: {error}"), cause: Cause::DiskFull };
+                        Failure { message: format!("keep result {digest}: {error}"), cause: Cause::Store };
                     return self.on_failure(node, failure, ran, log);
                 }
                 (Some(NewValue::File { len }), None)
@@ -380,7 +380,7 @@ impl Engine<'_> {
                     return self.compute_anew(producer, node);
                 }
             }
-            Cause::DiskFull => {
+            Cause::Store => {
                 self.give_back(node);
                 return self.on_full(failure.message);
             }
@@ -493,7 +493,7 @@ impl Engine<'_> {
         }
     }
 
-    /// The store's disk is full, which is no node's fault: what is left runs when there is room.
+    /// The store takes no more, which is no node's fault: what is left runs when there is room.
     pub(super) fn on_full(&mut self, message: String) {
         self.state.ending = Ending::StoreFull(message);
         self.stop();

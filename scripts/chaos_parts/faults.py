@@ -365,11 +365,13 @@ class Input(Fault):
         shutil.copy(self.peace.space / self.path.name, self.path)
 
     def may_be_other(self, nodes, running):
-        direct, readers, followers = manifests.touched(nodes, self.path.stem)
+        direct, readers = manifests.touched(nodes, self.path.stem)
         digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
-        # What changed before it was looked at is another input, of which other results follow. Of code nobody tells.
+        # What changed before it was looked at is another input, of which other results follow. Of code nobody tells. What
+        # changed later spoils results, which are thrown away; but who has read one by then has another key.
         is_known = any(e["event"] == "artifact_mapped" and e["sha256"] == digest for e in running.events())
-        return (direct, readers, set()) if is_known else (set(), direct | readers, followers)
+        others = readers if is_known else direct | readers
+        return direct - others, others, manifests.after(nodes, others)
 
 
 FAULTS = {

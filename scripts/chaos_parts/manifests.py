@@ -107,17 +107,22 @@ def inputs(space):
 
 
 def touched(nodes, name):
-    """The nodes that read an artifact or a module of this name; those that read what such nodes return; and those that
-    come after any of them, and have other keys if those have."""
+    """The nodes that read an artifact or a module of this name, and those that read what such nodes return."""
     direct = {n["id"] for n in nodes if n.get("artifact") == name or n.get("call", "").startswith(f"{name}:")}
-    readers, followers = set(direct), set(direct)
+    readers = set(direct)
     for node in nodes:  # who needs another stands behind it
-        read = named_in(node)
-        if not readers.isdisjoint(read):
+        if not readers.isdisjoint(named_in(node)):
             readers.add(node["id"])
-        if not followers.isdisjoint(read + node.get("needs", [])):
-            followers.add(node["id"])
-    return direct, readers - direct, followers - readers
+    return direct, readers - direct
+
+
+def after(nodes, these):
+    """The nodes that come after any of these, and have other keys if those have."""
+    found = set(these)
+    for node in nodes:
+        if not found.isdisjoint(named_in(node) + node.get("needs", [])):
+            found.add(node["id"])
+    return found - these
 
 
 def named_in(node):

@@ -316,8 +316,8 @@ pub enum Cause {
     Artifact(ArtifactId),
     /// The bytes of this blob do not match its digest, or it is gone.
     Blob(Digest),
-    /// The disk of the store is full.
-    DiskFull,
+    /// The store cannot be written.
+    Store,
     /// The process in which it ran ended, and others ran there too: nobody knows whose fault that is.
     Suspect,
     /// It asks to be run again after so many milliseconds.

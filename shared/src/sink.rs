@@ -175,16 +175,16 @@ impl TempFile {
                 }
                 // Left by a killed process that had our number.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(during("create", &path, &error)),
+                Err(error) => return Err(unwritable("create", &path, &error)),
             }
         }
     }
 
     /// Its name, when it is on the disk and read-only.
     pub fn finish(mut self) -> io::Result<String> {
-        self.file.sync_data().map_err(|error| during("sync", &self.path, &error))?;
+        self.file.sync_data().map_err(|error| unwritable("sync", &self.path, &error))?;
         let protected = self.file.set_permissions(Permissions::from_mode(0o400));
-        protected.map_err(|error| during("make read-only", &self.path, &error))?;
+        protected.map_err(|error| unwritable("make read-only", &self.path, &error))?;
         self.finished = true;
         Ok(std::mem::take(&mut self.name))
     }
@@ -192,7 +192,7 @@ impl TempFile {
 
 impl Write for TempFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes).map_err(|error| during("write", &self.path, &error))
+        self.file.write(bytes).map_err(|error| unwritable("write", &self.path, &error))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -209,9 +209,27 @@ impl Drop for TempFile {
     }
 }
 
-/// The same kind of error (a full disk stays one), with the verb and the path.
-fn during(verb: &str, path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{verb} {}: {error}", path.display()))
+/// A file of the store cannot be written, which is nobody's fault who wants to.
+#[derive(Debug)]
+struct Unwritable(String);
+
+impl std::fmt::Display for Unwritable {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unwritable {}
+
+/// Whether an error says that a file of the store cannot be written, or that a disk is full.
+pub fn is_unwritable(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<Unwritable>())
+        || matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+/// The error of a file in the store's `tmp/`, with what was to be done to it.
+pub fn unwritable(verb: &str, path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), Unwritable(format!("{verb} {}: {error}", path.display())))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What an op is: what it takes, what it returns, how it fails.
 
 use forkyard_shared::protocol::Cause;
-use forkyard_shared::sink::Body as Written;
+use forkyard_shared::sink::{Body as Written, is_unwritable};
 use forkyard_shared::value::{Body, Kind, Value};
 use serde::Serialize;
 
@@ -116,13 +116,11 @@ impl<E: std::error::Error + 'static> From<E> for Failed {
 }
 
 impl Failed {
-    /// The failure that an error is: one of the disk, if it is full.
+    /// The failure that an error is: one of the store, if that cannot be written.
     pub(crate) fn of(error: &(dyn std::error::Error + 'static)) -> Failed {
         let causes = std::iter::successors(Some(error), |error| error.source());
-        let full = causes.filter_map(|error| error.downcast_ref::<std::io::Error>()).any(|error| {
-            matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
-        });
-        let cause = if full { Cause::DiskFull } else { Cause::Task };
+        let of_store = causes.filter_map(|error| error.downcast_ref()).any(is_unwritable);
+        let cause = if of_store { Cause::Store } else { Cause::Task };
         Failed { cause, ..Failed::new(error.to_string()) }
     }
 }

@@ -64,6 +64,7 @@ impl Zygote {
 pub fn start(ops: &Ops) -> std::io::Result<Zygote> {
     let (control, below) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    ask_how_much_fits()?;
     let (ends, ends_below) = ipc::channel()?;
     let (wake, inbox) = ipc::channel()?;
     let parent = std::process::id();
@@ -82,6 +83,14 @@ pub fn start(ops: &Ops) -> std::io::Result<Zygote> {
             sys::exit_now(status)
         }
     }
+}
+
+/// At the first message of a process ipc-channel opens two descriptors to ask how much fits one, and panics if there are none.
+/// Here this is an error, and whoever is forked need not ask.
+fn ask_how_much_fits() -> std::io::Result<()> {
+    let (sender, _receiver) = ipc::channel()?;
+    drop(ipc::channel::<()>()?);
+    sender.send(()).map_err(|error| std::io::Error::other(error.to_string()))
 }
 
 /// Should the kernel have to kill somebody for want of memory, it is to be a worker, and what that has started: a task
@@ -233,6 +242,8 @@ impl<'a> Loop<'a> {
                 self.tell(FromZygote::PythonReady(ready))?;
             }
             ToZygote::Fork(worker) => {
+                // Without a descriptor for it, what is received would be no channel, which ipc-channel takes for granted.
+                self.control.try_clone().map_err(|error| format!("take over a worker's channel: {error}"))?;
                 let ends = self.ends.recv().map_err(|error| error.to_string())?;
                 return self.fork(worker, ends, fds.next().ok_or("a worker without its doorbell")?);
             }

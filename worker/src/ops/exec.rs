@@ -11,7 +11,7 @@ use std::process::ExitStatus;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use forkyard_shared::protocol::{LOG_MAX_BYTES, Param};
-use forkyard_shared::sink::{Body, too_long};
+use forkyard_shared::sink::{Body, too_long, unwritable};
 use forkyard_shared::value::Kind;
 use nix::fcntl::OFlag;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -149,7 +149,7 @@ fn environment(task: &Task, scratch: &Path) -> Result<Vec<(OsString, OsString)>,
     for artifact in task.artifacts() {
         let variable = declare(&mut env, "FORKYARD_ARTIFACT_", &artifact.setup.name)?;
         let link = scratch.join(&variable).with_extension(artifact.suffix());
-        symlink(artifact.path(), &link)?;
+        symlink(artifact.path(), &link).map_err(|error| unwritable("make", &link, &error))?;
         env.insert(variable, link.into());
     }
     for (name, param) in task.with_prefix("inputs.") {
@@ -158,8 +158,10 @@ fn environment(task: &Task, scratch: &Path) -> Result<Vec<(OsString, OsString)>,
             Param::Blob { digest, .. } => task.verified_blob(*digest)?,
             small => {
                 let path = scratch.join(&variable);
-                let mut file = File::options().write(true).create_new(true).mode(0o400).open(&path)?;
-                file.write_all(&task.read(small)?)?;
+                let bytes = task.read(small)?;
+                let file = File::options().write(true).create_new(true).mode(0o400).open(&path);
+                let written = file.and_then(|mut file| file.write_all(&bytes));
+                written.map_err(|error| unwritable("write", &path, &error))?;
                 path
             }
         };
@@ -259,8 +261,7 @@ type Seen = (u64, u64, u32, (i64, i64));
 impl Scratch {
     fn make(path: PathBuf) -> Result<Scratch, Failed> {
         let made = DirBuilder::new().mode(0o700).create(&path).and_then(|()| seen(&path));
-        let made =
-            made.map_err(|error| Failed::new(format!("make scratch directory {}: {error}", path.display())))?;
+        let made = made.map_err(|error| unwritable("make scratch directory", &path, &error))?;
         Ok(Scratch { path, made })
     }
 
