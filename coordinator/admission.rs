@@ -122,7 +122,7 @@ impl Admission {
     }
 
     /// Who waits.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn waiting(&self) -> impl Iterator<Item = NodeId> {
         self.waiting.values().map(|(node, _)| *node)
     }

@@ -387,7 +387,7 @@ impl Hands for Pool {
             self.await_zygote(END_PATIENCE);
             kill(self.pid, Signal::SIGKILL).ok();
             waitpid(self.pid, None).ok();
-            sweep::kill_adopted(&self.token, &self.workers);
+            sweep::kill_adopted(self.pid, &self.token, &self.workers);
             self.over.write(1).ok();
             // Both end now, and close what they have open.
             for watch in self.memory_watch.take().into_iter().chain(self.zygote_watch.take()) {

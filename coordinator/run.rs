@@ -489,7 +489,16 @@ pub(crate) fn attach(
     pool.set_up(setup, (lock, arena), setups).map_err(pool_error)?;
     loop {
         match pool.next(None).map_err(RunError::Internal)? {
-            Some(Event::Message(ToCoordinator::Zygote(FromZygote::Ready(Ok(()))))) => return Ok(()),
+            Some(Event::Message(ToCoordinator::Zygote(FromZygote::Ready(Ok(()))))) => {
+                // What was mapped must be what was looked at.
+                return artifacts.iter().try_for_each(|artifact| match artifact.watch().map_err(pool_error)?() {
+                    true => Ok(()),
+                    false => Err(RunError::Artifact(ArtifactProblem::of(
+                        &artifact.entry,
+                        "it was changed between being opened and being mapped; run again when nobody writes it",
+                    ))),
+                });
+            }
             Some(Event::Message(ToCoordinator::Zygote(FromZygote::Ready(Err((artifact, why)))))) => {
                 let entry = &artifacts[artifact.index()].entry;
                 return Err(RunError::Artifact(ArtifactProblem::of(entry, format!("map it: {why}"))));

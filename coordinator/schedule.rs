@@ -726,7 +726,7 @@ impl<'g> Scheduler<'g> {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Scheduler<'_> {
     /// Compares the parts of the state with each other; ready nodes that are in no queue.
     pub fn sanity_check(&self) -> Vec<NodeId> {

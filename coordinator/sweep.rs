@@ -1,30 +1,31 @@
 //! What a dead zygote leaves to us: we are the subreaper of everything below, so its workers and their
-//! commands become our children. They are told from a host program's own children by number (workers), by the name
-//! that they have from the zygote (workers that had not told their number), by the run's token in their environment
-//! (commands), or by the process group of one of these: each command has its own, so no child of the host is in it.
+//! commands become our children. They are told from a host program's own children by their session, which the zygote has begun
+//! (also those that have ended, and have neither an environment nor a name any more), by number (workers), by the name that
+//! they have from the zygote (workers that had not told their number), or by the run's token in their environment (commands
+//! that have begun a session of their own); and who is in the session of one of these is ours too.
 
 use std::collections::HashSet;
 use std::path::Path;
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
-use nix::unistd::{Pid, getpgid, getpgrp};
+use nix::unistd::{Pid, getsid};
 
-/// Kills and waits for those of our children that belong to the pool, until none is left.
-pub(crate) fn kill_adopted(token: &str, workers: &[Pid]) {
-    let mut groups = HashSet::new();
+/// Kills and waits for those of our children that belong to the pool of this zygote, until none is left.
+pub(crate) fn kill_adopted(zygote: Pid, token: &str, workers: &[Pid]) {
+    let mut sessions = HashSet::from([zygote]);
+    let own = getsid(None);
     loop {
         let is_ours = |pid: &Pid| {
             let is_known = workers.contains(pid) || is_from_zygote(*pid) || has_token(*pid, token);
-            is_known || getpgid(Some(*pid)).is_ok_and(|group| groups.contains(&group))
+            is_known || getsid(Some(*pid)).is_ok_and(|session| sessions.contains(&session))
         };
         let ours: Vec<Pid> = children().into_iter().filter(is_ours).collect();
         if ours.is_empty() {
             return;
         }
-        groups.extend(
-            ours.iter().filter_map(|pid| getpgid(Some(*pid)).ok()).filter(|group| *group != getpgrp()),
-        );
+        let theirs = ours.iter().map(|pid| getsid(Some(*pid))).filter(|session| *session != own);
+        sessions.extend(theirs.flatten());
         for pid in ours {
             kill(pid, Signal::SIGKILL).ok();
             // Its own children become ours only now.

@@ -43,7 +43,7 @@ impl Timers {
     }
 
     /// How many there are, but for those of single nodes.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn count(&self) -> usize {
         self.0.iter().filter(|Reverse((_, timer))| !matches!(timer, Timer::Retry(_))).count()
     }

@@ -370,9 +370,10 @@ fn the_death_of_the_zygote_ends_the_run_in_order() {
 }
 
 #[test]
-fn the_death_of_the_zygote_ends_what_hides_in_the_group_of_a_command() {
-    // Nothing in its environment tells whose it is.
-    let space = Space::with(&shell("a", "env -i sleep 1000 & touch up; wait", ""));
+fn the_death_of_the_zygote_ends_what_hides_in_its_session() {
+    // Nothing in the environment tells whose it is, nor is its group that of a command.
+    let alone = "import os; os.setpgid(0, 0); open(\"up\", \"w\"); os.execve(\"/bin/sleep\", [\"sleep\", \"1000\"], {})";
+    let space = Space::with(&shell("a", &format!("python3 -c '{alone}' & wait"), ""));
     let run = space.start_until_up();
     send(run.zygote(), Signal::SIGKILL);
     run.end().expect(70);

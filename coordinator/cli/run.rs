@@ -82,7 +82,7 @@ pub(super) fn exit(result: RunResult) -> Result<Exit, Failure> {
         Ending::ArtifactChanged(_) => Exit::Artifact,
         Ending::StoreFull(why) => {
             let message = format!(
-                "the store takes no more: {why}; what is committed stays: make room, or see to its disk, and run again to go on"
+                "the store takes no more: {why}; what is committed stays; see to its disk, make room and run again to go on"
             );
             return Err(Failure::new(Exit::Store, message));
         }

@@ -54,7 +54,7 @@ impl Gates {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Gates {
     pub fn len(&self) -> usize {
         self.gates.len()

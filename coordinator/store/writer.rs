@@ -131,7 +131,7 @@ impl Writer {
     }
 
     /// One that has no thread: what is full is committed when it is handed over, the rest when it is flushed.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn here(backend: Box<dyn Backend>, run: &RunDir, journal: File, settings: WriterSettings) -> Writer {
         let work = Work::new(backend, run, journal, settings);
         let mut writer = Writer::of_nothing();

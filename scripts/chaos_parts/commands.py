@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 
-from .processes import adopted, has_children, kill
+from .processes import about, adopted, has_children, kill
 
 DEADLINE_S = 120
 SLOWER = 3  # who strikes must be quicker than who is struck
@@ -154,7 +154,7 @@ class Forkyard:
         # Who is about to end cannot be waited for by others than its parent.
         while has_children():
             left = adopted()
-            expect(time.monotonic() < deadline, f"{when} processes are left: {left}")
+            expect(time.monotonic() < deadline, f"{when} processes are left: {list(map(about, left))}")
             time.sleep(0.002)
         new = self.names_elsewhere() - self.others
         expect(not new, f"{when} there are: {new}")

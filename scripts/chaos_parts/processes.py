@@ -67,6 +67,15 @@ def children(pid, ended=False):
     return [child for child in found if (fields := fields_of(child)) and (ended or fields[0] != b"Z")]
 
 
+def about(pid):
+    """What there is to say of a process that should not be there."""
+    words = "process {} ({}) is {}, waits in {}, has {} below".format
+    state = (fields_of(pid) or [b"gone"])[0].decode()
+    with contextlib.suppress(OSError):
+        return words(pid, command_name(pid), state, pathlib.Path(f"/proc/{pid}/wchan").read_text(), children(pid, ended=True))
+    return f"process {pid}"
+
+
 def command_name(pid):
     try:
         return pathlib.Path(f"/proc/{pid}/comm").read_text().strip()

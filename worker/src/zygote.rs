@@ -26,7 +26,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, Pid, dup2_stdout, getppid, setpgid};
+use nix::unistd::{ForkResult, Pid, dup2_stdout, getppid, setsid};
 
 use crate::attach::{Artifact, Attached};
 use crate::python::{CHILD_ENDED, Host, Kin};
@@ -136,8 +136,9 @@ impl<'a> Loop<'a> {
         outbox: IpcSender<Frame>,
     ) -> std::io::Result<Loop<'a>> {
         prctl::set_name(c"forkyard-zygote")?;
-        // A process group of its own: Ctrl-C at the terminal is the coordinator's to interpret.
-        setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+        // A session of its own: Ctrl-C at the terminal is the coordinator's to interpret, and whoever stays in the session can be
+        // told from others when the zygote is dead.
+        setsid()?;
         prctl::set_child_subreaper(true)?;
         // stdout is the coordinator's data: what an op prints goes to stderr.
         dup2_stdout(std::io::stderr())?;

@@ -291,7 +291,9 @@ impl Liar {
     /// A result in a file: a good one, or something else.
     fn file(&mut self, worker: WorkerId) -> Value {
         self.files += 1;
-        let bytes = format!("[{}]", "1,".repeat(20_000) + &self.files.to_string()).into_bytes();
+        // Long by its items and not by their number: one may be made into nodes that read it.
+        let items = format!("\"{}\",", "1".repeat(2000)).repeat(20);
+        let bytes = format!("[{items}{}]", self.files).into_bytes();
         let mut value =
             Value { kind: Kind::Json, digest: Digest::of(&bytes), body: Body::Inline(Vec::new()) };
         let pid = self.pids.get(&worker).copied().unwrap_or(1);
