@@ -102,7 +102,7 @@ pub(crate) struct Writer {
     journal_bytes: usize,
     fields: Vec<u8>,
     /// Does the thread's work in its place, in tests that need the same order each time.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     here: Option<Box<Work>>,
 }
 
@@ -150,7 +150,7 @@ impl Writer {
             journal: Vec::new(),
             journal_bytes: 0,
             fields: Vec::new(),
-            #[cfg(test)]
+            #[cfg(any(test, fuzzing))]
             here: None,
         }
     }
@@ -164,7 +164,7 @@ impl Writer {
 
     /// Whether anything is kept.
     pub fn keeps(&self) -> bool {
-        #[cfg(test)]
+        #[cfg(any(test, fuzzing))]
         if self.here.is_some() {
             return true;
         }
@@ -205,7 +205,7 @@ impl Writer {
     }
 
     fn send(&mut self, request: ToWriter) {
-        #[cfg(test)]
+        #[cfg(any(test, fuzzing))]
         if let Some(work) = &mut self.here {
             return work.answer(request);
         }

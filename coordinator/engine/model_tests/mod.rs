@@ -10,9 +10,11 @@ mod double;
 mod generate;
 pub(crate) mod liar;
 mod reference;
+#[cfg(test)]
 mod regressions;
 mod run;
 mod sanity;
+#[cfg(test)]
 mod shrink;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
