@@ -151,8 +151,27 @@ struct From {
 impl Read for From {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let room = usize::try_from(self.end.saturating_sub(self.at)).unwrap_or(usize::MAX).min(buffer.len());
+        if room == 0 && !buffer.is_empty() {
+            // Who skips what is not there would go on for as long as a header says.
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         let bytes = self.file.read_at(&mut buffer[..room], self.at)?;
         self.at += bytes as u64;
         Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_cannot_be_skipped() {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&[7; 10], 0).unwrap();
+        let source = Source { file: Arc::new(file), len: 10 };
+        let skip = |bytes| io::copy(&mut source.get_read(4).unwrap().take(bytes), &mut io::sink());
+        assert_eq!(skip(6).unwrap(), 6);
+        assert_eq!(skip(7).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }
