@@ -500,6 +500,11 @@ impl<'g> Scheduler<'g> {
         self.must_run(node);
     }
 
+    /// Whether all that a node needs is settled.
+    pub fn needs_nothing(&self, node: NodeId) -> bool {
+        self.at[node.index()].waiting == 0
+    }
+
     /// The node has its result, or was skipped. Its users may become ready.
     pub fn done(&mut self, node: NodeId, outcome: Outcome) {
         self.settle(node, outcome);

@@ -133,12 +133,13 @@ impl Engine<'_> {
             }
             tasks.push(task);
         }
-        for node in nodes.split_off(tasks.len()) {
-            self.give_back(node);
-        }
+        let unsent = nodes.split_off(tasks.len());
         if nodes.is_empty() {
+            // Not even the first fits beside what the worker does. Looked up anew they would be here again at once.
+            unsent.into_iter().for_each(|node| self.put_back(node));
             return false;
         }
+        unsent.into_iter().for_each(|node| self.give_back(node));
         let number = self.state.next_batch;
         self.state.next_batch = number.wrapping_add(1);
         let place = &self.state.places[worker.index()];
@@ -368,6 +369,16 @@ impl Engine<'_> {
         self.leave(node);
         self.release_waiting(node);
         self.scheduler.release(node);
+    }
+
+    /// A node that was not sent is as it was before it was taken: runnable, or waiting for those with which it went along.
+    fn put_back(&mut self, node: NodeId) {
+        if self.scheduler.needs_nothing(node) {
+            self.contexts.read(node);
+            self.scheduler.unhold(node);
+        } else {
+            self.give_back(node);
+        }
     }
 
     pub(super) fn has_idle_and_behind(&self) -> bool {

@@ -292,8 +292,7 @@ impl Liar {
     fn file(&mut self, worker: WorkerId) -> Value {
         self.files += 1;
         // Long by its items and not by their number: one may be made into nodes that read it.
-        let items = format!("\"{}\",", "1".repeat(2000)).repeat(20);
-        let bytes = format!("[{items}{}]", self.files).into_bytes();
+        let bytes = format!("[\"{}\",{}]", "1".repeat(40_000), self.files).into_bytes();
         let mut value =
             Value { kind: Kind::Json, digest: Digest::of(&bytes), body: Body::Inline(Vec::new()) };
         let pid = self.pids.get(&worker).copied().unwrap_or(1);
