@@ -176,7 +176,7 @@ impl Report {
         let Alert { kind, value, threshold, message } = alert;
         self.event(
             "alert",
-            json!({ "alert": kind.word(), "value": round(*value), "threshold": threshold, "message": message,
+            json!({ "alert": kind.word(), "value": value, "threshold": threshold, "message": message,
                 "node": node }),
         );
         self.progress.say(&format!("alert: {message}"));
